@@ -1,0 +1,11 @@
+"""LLMChatLinker: instructions between chat front-ends and large language models.
+
+What a user imports: the client, ``publish_message``, the errors, and the Celery ``app`` for
+``celery -A llmchatlinker worker``.
+"""
+
+from llmchatlinker.celery_app import app
+from llmchatlinker.errors import LLMChatLinkerError
+
+__all__ = ["LLMChatLinkerError", "app", "__version__"]
+__version__ = "0.1.0"

@@ -1,0 +1,110 @@
+"""The worker's consumer: Celery's, but what can't be understood is dead-lettered without its text.
+
+Overridden of ``celery/worker/consumer/consumer.py``:
+
+* ``on_decode_error`` acknowledges what it can't decode, and logs its body;
+* ``on_unknown_message``, ``on_unknown_task``, ``on_invalid_task`` reject, but log body and headers;
+* the step ``DelayedDelivery`` declares 28 queues for countdowns on quorum queues: nothing here is
+  ever published with a countdown, waiting is a row in the database.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.exceptions import NotRegistered
+from celery.utils.objects import Bunch
+from celery.worker import consumer as celery_consumer
+
+from llmchatlinker import health
+from llmchatlinker.topology import dead_letter_queue
+
+logger = logging.getLogger(__name__)
+
+
+class DeadLetters(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is not typed
+    """Declares where the undeliverable goes, before the first message is taken."""
+
+    requires = (celery_consumer.Connection,)
+
+    def start(self, c: Any) -> None:
+        """At every (re)connection: the broker may have been replaced."""
+        if c.connection.transport.driver_type != "amqp":
+            return
+        with c.connection.channel() as channel:
+            dead_letter_queue.bind(channel).declare()
+
+
+class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Touches the file that a health probe looks at, while the worker is connected."""
+
+    requires = (celery_consumer.Tasks,)
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        self._entry: Any = None
+        super().__init__(c, **kwargs)
+
+    def start(self, c: Any) -> None:
+        """Touch it now and every few seconds."""
+        if health.heartbeat_file() is not None:
+            health.touch()
+            self._entry = c.timer.call_repeatedly(health.INTERVAL, health.touch)
+
+    def stop(self, c: Any) -> None:
+        """Let it grow old."""
+        if self._entry is not None:
+            self._entry.cancel()
+            self._entry = None
+
+
+class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
+    """See the module's docstring."""
+
+    class Blueprint(celery_consumer.Consumer.Blueprint):  # type: ignore[misc]
+        """Celery's steps, less one, plus two."""
+
+        default_steps = [
+            step
+            for step in celery_consumer.Consumer.Blueprint.default_steps
+            if not str(step).endswith("DelayedDelivery")
+        ] + [DeadLetters, Heartbeat]
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Reject to the dead-letter queue."""
+        self._refuse(message, f"can't be decoded ({type(exc).__name__})")
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """A message that is no task's."""
+        self._refuse(message, "is no task")
+        signals.task_rejected.send(sender=self, message=message, exc=None)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A task whose message makes no sense."""
+        self._refuse(message, f"is no valid task ({type(exc).__name__})")
+        signals.task_rejected.send(sender=self, message=message, exc=exc)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A task that nobody registered here: its id becomes final, with an error."""
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        self._refuse(message, "is for a task that is not registered here")
+        task_id = headers.get("id")
+        if isinstance(task_id, str):
+            request = Bunch(chord=None, root_id=headers.get("root_id"), errbacks=None, chain=None)
+            self.app.backend.mark_as_failure(task_id, NotRegistered("task"), request=request)
+        signals.task_unknown.send(
+            sender=self, message=message, exc=exc, name=headers.get("task"), id=task_id
+        )
+
+    def _refuse(self, message: Any, why: str) -> None:
+        body = message.body
+        size = len(body) if isinstance(body, bytes | bytearray | memoryview | str) else 0
+        logger.error(
+            "A message from queue %r %s: dead-lettered (%d bytes, %s)",
+            (message.delivery_info or {}).get("routing_key"),
+            why,
+            size,
+            str(message.content_type)[:100],
+        )
+        message.reject_log_error(logger, self.connection_errors)

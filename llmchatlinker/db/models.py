@@ -1,0 +1,308 @@
+"""The tables, typed. What a column is for stands beside it; how it changes is in ``migrations/``.
+
+Times are PostgreSQL's own (``now()``), never a worker's: clocks of machines differ.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, TSVECTOR
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Moment = TIMESTAMP(timezone=True)
+Json = JSONB(none_as_null=True)
+
+
+class Base(DeclarativeBase):
+    """The root of all tables."""
+
+    type_annotation_map = {datetime: Moment, str: Text, dict[str, Any]: Json, list[Any]: Json}
+
+
+Base.metadata.naming_convention = NAMING
+
+
+class User(Base):
+    """Somebody who chats."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    username: Mapped[str] = mapped_column(unique=True)
+    display_name: Mapped[str | None]
+    profile: Mapped[str | None]
+    recording: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class Chat(Base):
+    """A tree of messages and its members."""
+
+    __tablename__ = "chats"
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    title: Mapped[str]
+    system_prompt: Mapped[str | None]
+    turn_policy: Mapped[str | None]
+    #: The last message of the active branch. No foreign key: a message refers to its chat already,
+    #: and a cycle of the two would make every delete a two-step affair.
+    active_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class ChatMember(Base):
+    """That a user takes part in a chat."""
+
+    __tablename__ = "chat_members"
+    __table_args__ = (Index(None, "user_id", "chat_id"),)
+
+    chat_id: Mapped[int] = mapped_column(
+        ForeignKey("chats.id", ondelete="CASCADE"), primary_key=True
+    )
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    joined_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Provider(Base):
+    """An HTTP endpoint that serves LLMs."""
+
+    __tablename__ = "providers"
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    api_endpoint: Mapped[str]
+    #: A Fernet token; see ``secrets.py``.
+    api_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    kind: Mapped[str]
+    settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class LLM(Base):
+    """A model that a provider serves."""
+
+    __tablename__ = "llms"
+    __table_args__ = (UniqueConstraint("provider_id", "llm_name"),)
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    provider_id: Mapped[int] = mapped_column(ForeignKey("providers.id", ondelete="CASCADE"))
+    llm_name: Mapped[str]
+    settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class Message(Base):
+    """A question or an answer. ``parent_id`` makes the tree: siblings are edits or regenerations."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        Index(None, "chat_id", "id"),
+        Index(None, "parent_id"),
+        Index("ix_messages_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+        Index("ix_messages_search", "search", postgresql_using="gin"),
+        CheckConstraint("role IN ('user', 'assistant')", name="role"),
+        CheckConstraint(
+            "status IN ('generating', 'complete', 'cancelled', 'failed', 'in_doubt')", name="status"
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    chat_id: Mapped[int] = mapped_column(ForeignKey("chats.id", ondelete="CASCADE"))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"))
+    #: Whose turn it is; null once the user is deleted.
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    instruction_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    role: Mapped[str]
+    content: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default=text("'complete'"))
+    #: Null for a question, and once the LLM is deleted: ``llm_name`` stays.
+    llm_id: Mapped[int | None] = mapped_column(
+        ForeignKey("llms.id", ondelete="SET NULL"), index=True
+    )
+    llm_name: Mapped[str | None]
+    finish_reason: Mapped[str | None]
+    tool_calls: Mapped[list[Any] | None] = mapped_column(Json)
+    reasoning: Mapped[str | None]
+    #: prompt_tokens, completion_tokens, total_tokens, cost.
+    usage: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    #: Its user was erased: the message is empty and keeps its place in the tree.
+    erased: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    #: 'simple' knows no language, so it serves all. A tsvector holds 1 MB at most, and a character
+    #: takes up to 4 bytes (https://www.postgresql.org/docs/current/textsearch-limitations.html).
+    search: Mapped[str | None] = mapped_column(
+        TSVECTOR,
+        Computed("to_tsvector('simple'::regconfig, left(content, 200000))", persisted=True),
+        deferred=True,
+    )
+
+
+class Instruction(Base):
+    """An instruction from its submission to its end; its outcome is the result that clients get.
+
+    States: ``submitted`` → ``decoded`` → ``executed`` (there is an outcome) → ``final``; ``waiting``
+    is a parked ``decoded``; ``withdrawn`` was never published. "Open" means ``final_at IS NULL``.
+    """
+
+    __tablename__ = "instructions"
+    __table_args__ = (
+        # The predicates name final_at and not state, so that only the last update of an
+        # instruction touches the indexes and the earlier ones stay heap-only.
+        Index("ix_instructions_open", "deadline_at", postgresql_where=text("final_at IS NULL")),
+        Index(
+            "ix_instructions_turns",
+            "chat_id",
+            "seq",
+            postgresql_where=text("turn IN ('queued', 'active')"),
+        ),
+        # One generation per chat at a time, whatever the code above it believes.
+        Index(
+            "uq_instructions_active_turn",
+            "chat_id",
+            unique=True,
+            postgresql_where=text("turn = 'active'"),
+        ),
+        Index(
+            "uq_instructions_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index("ix_instructions_user_ids", "user_ids", postgresql_using="gin"),
+        Index(None, "seq"),
+        CheckConstraint(
+            "state IN ('submitted', 'decoded', 'executed', 'waiting', 'final', 'withdrawn')",
+            name="state",
+        ),
+        CheckConstraint("turn IN ('queued', 'active', 'done')", name="turn"),
+        CheckConstraint("(state IN ('final', 'withdrawn')) = (final_at IS NOT NULL)", name="end"),
+        CheckConstraint(
+            "state NOT IN ('executed', 'final') OR outcome IS NOT NULL", name="outcome"
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    #: The order of submission: a turn's place in its chat.
+    seq: Mapped[int] = mapped_column(BigInteger, Identity())
+    type: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default=text("'submitted'"))
+    #: As submitted; from ``decoded`` on validated, with names resolved to ids.
+    data: Mapped[dict[str, Any]]
+    #: The users that the instruction carries, for records and for erasing.
+    user_ids: Mapped[list[int] | None] = mapped_column(ARRAY(Integer))
+    chat_id: Mapped[int | None]
+    idempotency_key: Mapped[str | None]
+    #: SHA-256 of type and data under an idempotency key, to tell a repetition from a reuse.
+    fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary)
+    reply_to: Mapped[str | None]
+    submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deadline_at: Mapped[datetime]
+    #: When the message of the stage that is due was last published.
+    published_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    decoded_at: Mapped[datetime | None]
+    executed_at: Mapped[datetime | None]
+    final_at: Mapped[datetime | None]
+    wait_reason: Mapped[str | None]
+    not_before: Mapped[datetime | None]
+    #: A generation's place in its chat: ``queued`` → ``active`` → ``done``; null for all else.
+    turn: Mapped[str | None]
+    outcome: Mapped[dict[str, Any] | None]
+
+
+class Attempt(Base):
+    """One call of a provider, in the ledger before it is made.
+
+    Status: ``started`` (under a lease) → ``answered`` | ``failed`` | ``in_doubt`` (its worker died).
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        UniqueConstraint("instruction_id", "number"),
+        Index("ix_attempts_started", "lease_until", postgresql_where=text("status = 'started'")),
+        Index(None, "started_at"),
+        CheckConstraint("status IN ('started', 'answered', 'failed', 'in_doubt')", name="status"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    #: No foreign key: the ledger outlives the instruction's row.
+    instruction_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    number: Mapped[int]
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    llm_id: Mapped[int | None] = mapped_column(ForeignKey("llms.id", ondelete="SET NULL"))
+    provider_name: Mapped[str]
+    llm_name: Mapped[str]
+    worker: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default=text("'started'"))
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    lease_until: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    prompt_tokens: Mapped[int | None]
+    completion_tokens: Mapped[int | None]
+    total_tokens: Mapped[int | None]
+    cost: Mapped[Decimal | None] = mapped_column(Numeric(18, 9))
+    #: A code of ``errors.py`` and the HTTP status; never the provider's words, which may quote a prompt.
+    error_code: Mapped[str | None]
+    http_status: Mapped[int | None]
+
+
+class Record(Base):
+    """What is kept of a user's instruction while recording is on; never its text."""
+
+    __tablename__ = "records"
+    __table_args__ = (Index(None, "user_id", "id"), UniqueConstraint("user_id", "instruction_id"))
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    instruction_id: Mapped[uuid.UUID] = mapped_column(Uuid)
+    type: Mapped[str]
+    chat_id: Mapped[int | None]
+    outcome: Mapped[str]
+    submitted_at: Mapped[datetime]
+    finished_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class TaskResult(Base):
+    """The result of a Celery task that is no instruction, and of a saved group (``group:<id>``)."""
+
+    __tablename__ = "task_results"
+
+    task_id: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[str]
+    result: Mapped[Any | None] = mapped_column(Json)
+    traceback: Mapped[str | None]
+    meta: Mapped[dict[str, Any] | None]
+    date_done: Mapped[datetime] = mapped_column(server_default=func.now())

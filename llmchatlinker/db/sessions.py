@@ -1,0 +1,187 @@
+"""The process's one bounded pool of PostgreSQL connections, and the only way to a transaction.
+
+``Database.run`` runs a function in a transaction and runs it *again* when the connection broke, so
+the function must find out for itself what an earlier run has committed: a commit whose answer was
+lost looks like a failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg2
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from llmchatlinker.errors import Unavailable
+from llmchatlinker.settings import Settings, get_settings, without_password
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+#: Serialisation failure and deadlock: PostgreSQL asks for the transaction to be run again
+#: (https://www.postgresql.org/docs/current/mvcc-serialization-failure-handling.html).
+RUN_AGAIN = ("40001", "40P01")
+RUN_AGAIN_AT_MOST = 10
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+
+
+class Database:
+    """A pool of at most ``settings.database_pool_size`` connections, made anew after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.address = without_password(settings.database_url)
+        self._settings = settings
+        self._engine: Engine | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._out_since: float | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process. A child of a fork gets its own: sockets can't be shared."""
+        if self._engine is None or self._pid != os.getpid():
+            with self._lock:
+                if self._engine is None or self._pid != os.getpid():
+                    if self._engine is not None:
+                        self._engine.dispose(close=False)  # the parent's sockets stay the parent's
+                    self._engine = self._make_engine()
+                    self._pid = os.getpid()
+        return self._engine
+
+    def _make_engine(self) -> Engine:
+        return create_engine(
+            self._settings.sqlalchemy_url,
+            pool_size=self._settings.database_pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            pool_use_lifo=True,  # the fewest connections that the load needs stay warm
+            pool_recycle=1800,
+            hide_parameters=True,  # they are the users' texts, and errors end in logs
+            connect_args={
+                "connect_timeout": max(2, int(self._settings.client_patience)),
+                "application_name": "llmchatlinker",
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+            },
+        )
+
+    def run(self, work: Callable[[Session], Result], *, patience: float | None = None) -> Result:
+        """Run ``work`` in a transaction and commit it; wait out an outage of PostgreSQL.
+
+        ``patience``: seconds to keep trying; None for as long as it takes (workers). Raises
+        Unavailable when patience runs out, and whatever ``work`` raises otherwise.
+        """
+        started = time.monotonic()
+        pause, again = FIRST_PAUSE, 0
+        while True:
+            try:
+                with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                    result = work(session)
+            except (OperationalError, InterfaceError, PoolTimeout, DBAPIError) as error:
+                if _asks_to_run_again(error) and again < RUN_AGAIN_AT_MOST:
+                    again += 1
+                    continue
+                if not _is_outage(error):
+                    raise
+                self._note_outage(error)
+                if patience is not None and time.monotonic() - started + pause > patience:
+                    raise Unavailable(
+                        f"PostgreSQL at {self.address} does not answer: {_reason(error)} "
+                        f"Check that it runs and that LLMCHATLINKER_DATABASE_URL is right.",
+                        {"server": "postgresql", "address": self.address},
+                    ) from None
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                self._note_recovery()
+                return result
+
+    def dispose(self) -> None:
+        """Close the pool's connections; the next use opens new ones."""
+        with self._lock:
+            if self._engine is not None and self._pid == os.getpid():
+                self._engine.dispose()
+            self._engine = None
+
+    def _note_outage(self, error: Exception) -> None:
+        # One line for an outage, however many threads run into it.
+        with self._lock:
+            if self._out_since is None:
+                self._out_since = time.monotonic()
+                logger.warning(
+                    "PostgreSQL at %s does not answer, waiting for it: %s",
+                    self.address,
+                    _reason(error),
+                )
+
+    def _note_recovery(self) -> None:
+        if self._out_since is not None:
+            with self._lock:
+                if self._out_since is not None:
+                    seconds = time.monotonic() - self._out_since
+                    self._out_since = None
+                    logger.warning(
+                        "PostgreSQL at %s answers again after %.1f s", self.address, seconds
+                    )
+
+
+def _asks_to_run_again(error: Exception) -> bool:
+    return getattr(getattr(error, "orig", None), "pgcode", None) in RUN_AGAIN
+
+
+def _is_outage(error: Exception) -> bool:
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    original = error.orig
+    # Without a code the connection failed before the server could say why; class 08 is
+    # connection, 53 insufficient resources, 57P operator intervention, 25006 a read-only standby
+    # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+    code: str | None = getattr(original, "pgcode", None)
+    if code is None:
+        return isinstance(original, psycopg2.OperationalError | psycopg2.InterfaceError)
+    return code.startswith(("08", "53", "57P")) or code == "25006"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PoolTimeout):
+        return "every connection of the pool is in use."
+    text = str(getattr(error, "orig", error)).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line if line.endswith((".", "?", "!")) else line + "."
+
+
+_current: Database | None = None
+_current_lock = threading.Lock()
+
+
+def database() -> Database:
+    """The process's database, made at the first call."""
+    global _current
+    if _current is None:
+        with _current_lock:
+            if _current is None:
+                _current = Database(get_settings())
+    return _current
+
+
+def use_database(replacement: Database | None) -> None:
+    """Replace the process's database; ``None``: make it from the settings at the next use."""
+    global _current
+    previous, _current = _current, replacement
+    if previous is not None:
+        previous.dispose()

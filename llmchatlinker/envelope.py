@@ -1,0 +1,46 @@
+"""The envelope: the shape in which every instruction's end comes back to its client."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+from llmchatlinker.errors import LLMChatLinkerError
+
+Stage = Literal["decode", "execute", "store"]
+
+
+class EnvelopeError(TypedDict):
+    """Why an instruction failed: a code of ``errors.py``, where, and what a program may want to know."""
+
+    code: str
+    stage: Stage
+    details: dict[str, Any]
+
+
+class Envelope(TypedDict):
+    """What ``AsyncResult.get()``, the client and ``publish_message`` return.
+
+    ``instruction_id`` is null for what was refused before it became an instruction.
+    """
+
+    status: Literal["success", "error"]
+    message: str
+    data: dict[str, Any]
+    instruction_id: str | None
+    error: NotRequired[EnvelopeError]
+
+
+def success(instruction_id: str, data: dict[str, Any], message: str = "done") -> Envelope:
+    """The envelope of an instruction that did its work."""
+    return {"status": "success", "message": message, "data": data, "instruction_id": instruction_id}
+
+
+def failure(instruction_id: str | None, error: LLMChatLinkerError, stage: Stage) -> Envelope:
+    """The envelope of an instruction that ended with ``error`` in ``stage``."""
+    return {
+        "status": "error",
+        "message": error.message,
+        "data": {},
+        "instruction_id": instruction_id,
+        "error": {"code": error.code, "stage": stage, "details": error.details},
+    }

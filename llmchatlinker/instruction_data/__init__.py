@@ -1,0 +1,1 @@
+"""What each instruction type takes: strict, frozen models, a module per unit."""

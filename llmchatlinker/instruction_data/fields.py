@@ -1,0 +1,108 @@
+"""The kinds of field that instructions are made of, and the error that names a wrong one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from llmchatlinker.errors import InvalidData
+
+NAME_LENGTH = 200
+TEXT_LENGTH = 100_000
+URL_LENGTH = 2_000
+LIST_LIMIT = 1_000
+
+INTEGER_MAX = 2**31 - 1
+BIGINT_MAX = 2**63 - 1
+
+
+class Data(BaseModel):
+    """The base of every instruction's data: no unknown field, no conversion, no change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+Id = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
+MessageId = Annotated[int, Field(ge=1, le=BIGINT_MAX)]
+InstructionId = Annotated[
+    str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(_not_blank)]
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH), AfterValidator(_not_blank)]
+TurnPolicy = Literal["enqueue", "reject", "interrupt", "rollback"]
+
+
+class Page(Data):
+    """A list's window: at most ``limit`` items behind the one with the id ``after``."""
+
+    limit: Annotated[int, Field(ge=1, le=LIST_LIMIT)] = 100
+    after: Annotated[int, Field(ge=0, le=BIGINT_MAX)] | None = None
+
+
+def describe(error: ValidationError) -> InvalidData:
+    """The same as an InvalidData that names each wrong field and never repeats what was in it."""
+    problems: list[dict[str, Any]] = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"] if _is_field(part))
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            text = "is not a field of this instruction type"
+        elif item["type"] == "missing":
+            text = "is missing"
+        problems.append({"field": where, "problem": text})
+    shown = "; ".join(
+        f"{p['field']}: {p['problem']}" if p["field"] else p["problem"] for p in problems[:5]
+    )
+    return InvalidData(shown, {"fields": problems[:20]})
+
+
+def _is_field(part: int | str) -> bool:
+    # pydantic puts the name of the union's branch into the location: "constrained-int".
+    return isinstance(part, int) or part.isidentifier()
+
+
+def check_storable(value: Any, where: str = "data") -> None:
+    """Refuse text that PostgreSQL can't keep: NUL characters and lone surrogates.
+
+    psycopg2 raises on NUL in text, and jsonb on ``\\u0000`` and on half a surrogate pair
+    (https://www.postgresql.org/docs/current/datatype-json.html).
+    """
+    if isinstance(value, str):
+        if "\x00" in value:
+            raise InvalidData(
+                f"{where} contains a NUL character.", _at(where, "contains a NUL character")
+            )
+        if not value.isascii() and not _encodable(value):
+            raise InvalidData(
+                f"{where} contains half a surrogate pair.", _at(where, "is no valid text")
+            )
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidData(
+                    f"{where} has a key that is no text.", _at(where, "has a key that is no text")
+                )
+            check_storable(key, f"a key of {where}")
+            check_storable(item, f"{where}.{key[:50]}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            check_storable(item, f"{where}[{number}]")
+
+
+def _at(where: str, problem: str) -> dict[str, Any]:
+    return {"fields": [{"field": where.removeprefix("data."), "problem": problem}]}
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

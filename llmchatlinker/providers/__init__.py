@@ -1,0 +1,1 @@
+"""The wire: how the kinds of provider are spoken to over HTTP."""

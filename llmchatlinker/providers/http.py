@@ -1,0 +1,193 @@
+"""One bounded HTTP exchange with a provider, and the one mapping from its failures to our errors.
+
+``requests`` has no timeout for a whole exchange: its read timeout starts anew with every byte. So the
+body is read piece by piece here, against a clock and a size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from typing import Any
+
+import requests
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+
+from llmchatlinker.errors import ProviderError, ProviderTimeout
+from llmchatlinker.providers.base import Endpoint
+
+PIECE = 65_536
+CONNECTIONS_PER_PROVIDER = 256
+QUOTE_LENGTH = 300
+
+_sessions: dict[str, requests.Session] = {}
+_sessions_lock = threading.Lock()
+
+
+class _Bearer(AuthBase):
+    """The API key, or nothing. With an ``auth`` of our own, requests reads no ~/.netrc."""
+
+    def __init__(self, api_key: str | None) -> None:
+        self._api_key = api_key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._api_key is not None:
+            request.headers["Authorization"] = f"Bearer {self._api_key}"
+        return request
+
+
+def _session(endpoint: Endpoint) -> requests.Session:
+    """The pooled session of a provider, shared by the process's threads."""
+    with _sessions_lock:
+        session = _sessions.get(endpoint.name)
+        if session is None:
+            session = requests.Session()
+            adapter = HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_PER_PROVIDER)
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
+            _sessions[endpoint.name] = session
+        return session
+
+
+def exchange(endpoint: Endpoint, method: str, url: str, body: dict[str, Any] | None = None) -> Any:
+    """Send one request and return the JSON document that came back."""
+    clock = _Clock(endpoint)
+    try:
+        # A redirect is not followed: it would carry the prompt, and perhaps the key, elsewhere.
+        with _session(endpoint).request(
+            method,
+            url,
+            json=body,
+            auth=_Bearer(endpoint.api_key),
+            headers={"Accept": "application/json"},
+            timeout=(
+                min(endpoint.connect_timeout, endpoint.total_timeout),
+                min(endpoint.read_timeout, endpoint.total_timeout),
+            ),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            text = _read(endpoint, response, clock)
+            status = response.status_code
+            retry_after = response.headers.get("Retry-After")
+    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
+        kind = "accept a connection" if isinstance(error, requests.ConnectTimeout) else "answer"
+        raise ProviderTimeout(
+            f"Provider {endpoint.name!r} did not {kind} within {clock.elapsed:.1f} s.",
+            {"provider": endpoint.name},
+        ) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise ProviderError(
+            f"Provider {endpoint.name!r} could not be reached: {_plain_reason(error)}.",
+            {"provider": endpoint.name},
+        ) from None
+    if status != 200:
+        raise _refused(endpoint, status, text, retry_after)
+    return _document(endpoint, text)
+
+
+class _Clock:
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._start = time.monotonic()
+        self._limit = endpoint.total_timeout
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    @property
+    def is_over(self) -> bool:
+        return self.elapsed > self._limit
+
+
+def _read(endpoint: Endpoint, response: requests.Response, clock: _Clock) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        # read1 comes back after one read of the socket; read would wait for a whole piece, and a
+        # provider that sends a byte a second would never let us look at the clock.
+        piece: bytes = response.raw.read1(PIECE, decode_content=True)
+        if not piece:
+            return b"".join(pieces)
+        pieces.append(piece)
+        size += len(piece)
+        if size > endpoint.answer_bytes:
+            raise ProviderError(
+                f"Provider {endpoint.name!r} answered with more than {endpoint.answer_bytes} bytes.",
+                {"provider": endpoint.name},
+            )
+        if clock.is_over:
+            raise ProviderTimeout(
+                f"Provider {endpoint.name!r} was still answering after {clock.elapsed:.1f} s.",
+                {"provider": endpoint.name},
+            )
+
+
+def _refused(
+    endpoint: Endpoint, status: int, text: bytes, retry_after: str | None
+) -> ProviderError:
+    details: dict[str, Any] = {"provider": endpoint.name, "http_status": status}
+    if status in (401, 403):
+        # What it says here may quote the key.
+        return ProviderError(
+            f"Provider {endpoint.name!r} refused the API key (HTTP {status}); "
+            "LLM_PROVIDER_UPDATE sets another.",
+            details,
+        )
+    if retry_after is not None and retry_after.isdigit():
+        details["retry_after"] = int(retry_after)
+    said = _quote(endpoint, text)
+    message = f"Provider {endpoint.name!r} answered with HTTP {status}" + (
+        f": {said}" if said else "."
+    )
+    if status in (408, 504):
+        return ProviderTimeout(message, details)
+    return ProviderError(message, details)
+
+
+def _quote(endpoint: Endpoint, text: bytes) -> str:
+    """The provider's own words where it has any: its JSON error, never a page of HTML."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return ""
+    words = document.get("error", document) if isinstance(document, dict) else document
+    if isinstance(words, dict):
+        words = words.get("message", words.get("detail", ""))
+    if not isinstance(words, str):
+        return ""
+    if endpoint.api_key is not None:
+        words = words.replace(endpoint.api_key, "***")
+    return clean(re.sub(r"\s+", " ", words)).strip()[:QUOTE_LENGTH]
+
+
+def _document(endpoint: Endpoint, text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        shape = "HTML" if text.lstrip()[:1] == b"<" else "something that is no whole JSON document"
+        raise ProviderError(
+            f"Provider {endpoint.name!r} answered with {shape} ({len(text)} bytes).",
+            {"provider": endpoint.name, "http_status": 200},
+        ) from None
+
+
+def _plain_reason(error: Exception) -> str:
+    # requests' own text repeats the URL and the object's address; the innermost cause says it best.
+    cause: BaseException = error
+    while True:
+        inner = cause.__cause__ or cause.__context__
+        if inner is None or inner is cause:
+            break
+        cause = inner
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return clean(re.sub(r"\s+", " ", text)).rstrip(".")[:QUOTE_LENGTH]
+
+
+def clean(text: str) -> str:
+    """``text`` as PostgreSQL can keep it: NUL and lone surrogates become U+FFFD."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,108 @@
+"""OpenAI's chat completions, as OpenAI, vLLM, llama.cpp, Ollama, LM Studio and many more speak it.
+
+The shapes are those of https://platform.openai.com/docs/api-reference/chat; ``reasoning_content`` is
+what vLLM and DeepSeek call the text that OpenAI does not show.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from llmchatlinker.errors import ProviderError
+from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint, Usage
+from llmchatlinker.providers.http import clean, exchange
+
+CHAT = "/chat/completions"
+
+
+def base_url(api_endpoint: str) -> str:
+    """The address up to and including ``/v1``, from a base or from the full URL of an endpoint."""
+    url = api_endpoint.rstrip("/")
+    url = url.removesuffix(CHAT).rstrip("/")
+    return url if urlsplit(url).path else url + "/v1"
+
+
+class OpenAI:
+    """The wire of kind ``openai``."""
+
+    def chat(self, endpoint: Endpoint, request: ChatRequest) -> ChatAnswer:
+        """POST …/chat/completions."""
+        body = request.parameters | {
+            "model": request.model,
+            "messages": request.messages,
+            "stream": False,
+        }
+        return _answer(endpoint, exchange(endpoint, "POST", base_url(endpoint.url) + CHAT, body))
+
+    def models(self, endpoint: Endpoint) -> list[str]:
+        """GET …/models."""
+        document = exchange(endpoint, "GET", base_url(endpoint.url) + "/models")
+        models = document.get("data") if isinstance(document, dict) else None
+        if not isinstance(models, list):
+            raise _unusable(endpoint, "has no list of models")
+        names = [item.get("id") for item in models if isinstance(item, dict)]
+        return sorted(clean(name) for name in names if isinstance(name, str))
+
+
+def _answer(endpoint: Endpoint, document: Any) -> ChatAnswer:
+    choices = document.get("choices") if isinstance(document, dict) else None
+    if not isinstance(choices, list) or not choices:
+        raise _unusable(endpoint, "has no choices")
+    choice = choices[0]
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise _unusable(endpoint, "has a choice without a message")
+    finish_reason = choice.get("finish_reason")
+    tool_calls = message.get("tool_calls")
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    return ChatAnswer(
+        content=_text(endpoint, message.get("content")),
+        finish_reason=clean(finish_reason) if isinstance(finish_reason, str) else None,
+        tool_calls=_clean_all(tool_calls) if isinstance(tool_calls, list) and tool_calls else None,
+        reasoning=clean(reasoning) if isinstance(reasoning, str) else None,
+        usage=_usage(document.get("usage")),
+    )
+
+
+def _text(endpoint: Endpoint, content: Any) -> str:
+    if content is None:  # a refusal, or nothing but tool calls
+        return ""
+    if isinstance(content, str):
+        return clean(content)
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return clean("".join(part for part in parts if isinstance(part, str)))
+    raise _unusable(endpoint, "has a message whose content is no text")
+
+
+def _usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    total = _count(usage.get("total_tokens"))
+    if total is None and prompt is not None and completion is not None:
+        total = prompt + completion
+    return Usage(prompt, completion, total)
+
+
+def _count(value: Any) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    return value if is_count else None
+
+
+def _clean_all(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_clean_all(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(str(key)): _clean_all(item) for key, item in value.items()}
+    return value
+
+
+def _unusable(endpoint: Endpoint, why: str) -> ProviderError:
+    return ProviderError(
+        f"Provider {endpoint.name!r} answered with a document that {why}.",
+        {"provider": endpoint.name, "http_status": 200},
+    )

@@ -1,0 +1,52 @@
+"""Celery's ``AsyncResult`` for instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.result import AsyncResult
+
+from llmchatlinker.celery_app import app
+from llmchatlinker.envelope import Envelope
+
+
+class InstructionResult(AsyncResult):  # type: ignore[misc]  # Celery is not typed
+    """The result of an instruction: ``.id``, ``.state``, ``.ready()``, ``.get(timeout=…)``.
+
+    ``get`` returns the envelope for every outcome, errors included; it raises for what is wrong with
+    the waiting itself: ResultTimeout, NotFound for an id that was never submitted, Unavailable.
+    """
+
+    def __init__(self, id: str, *args: Any, **kwargs: Any) -> None:
+        if self.app is None:
+            kwargs.setdefault("app", app)
+        super().__init__(id, *args, **kwargs)
+
+    def get(  # noqa: PLR0913  (Celery's own signature, celery/result.py)
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        no_ack: bool = True,
+        follow_parents: bool = False,
+        callback: Callable[[str, Any], object] | None = None,
+        on_message: Callable[[Any], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        **kwargs: Any,
+    ) -> Envelope:
+        """Wait for the envelope. ``interval``: seconds between two looks (default: growing)."""
+        envelope: Envelope = super().get(
+            timeout=timeout,
+            propagate=propagate,
+            interval=interval,
+            no_ack=no_ack,
+            follow_parents=follow_parents,
+            callback=callback,
+            on_message=on_message,
+            on_interval=on_interval,
+            disable_sync_subtasks=disable_sync_subtasks,
+            **kwargs,
+        )
+        return envelope

@@ -1,0 +1,150 @@
+"""Every setting, read from the environment once and frozen.
+
+Each setting is a field here, an environment variable ``LLMCHATLINKER_<FIELD IN UPPER CASE>``, and a
+row of the table in README.md (a test compares the three). Durations are seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from llmchatlinker.errors import ConfigurationError
+
+PREFIX = "LLMCHATLINKER_"
+
+
+def _setting(default: Any, about: str, *, secret: bool = False) -> Any:
+    return field(default=default, metadata={"about": about, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be set. ``from_environment`` is the one way to make it outside tests."""
+
+    database_url: str = _setting(
+        "postgresql://127.0.0.1:5432/llmchatlinker",
+        "PostgreSQL: instructions, results, users, chats, messages",
+        secret=True,
+    )
+    broker_url: str = _setting(
+        "amqp://127.0.0.1:5672//", "RabbitMQ (amqp:// or amqps://)", secret=True
+    )
+    broker_api_url: str = _setting(
+        "", "RabbitMQ's management HTTP API, for `llmchatlinker broker apply`", secret=True
+    )
+    secret_keys: str = _setting(
+        "",
+        "Fernet keys for API keys at rest, comma-separated: the first encrypts, all decrypt",
+        secret=True,
+    )
+    database_pool_size: int = _setting(10, "PostgreSQL connections per process, at most")
+    broker_pool_size: int = _setting(
+        10, "publishing connections to the broker per process, at most"
+    )
+    client_patience: float = _setting(
+        4.0, "seconds a client tries to reach PostgreSQL or the broker before it says so"
+    )
+    confirm_timeout: float = _setting(
+        4.0, "seconds to wait for the broker to confirm a published message"
+    )
+    deadline: float = _setting(60.0, "seconds an instruction may take, unless it says otherwise")
+    generation_deadline: float = _setting(
+        600.0, "the same for LLM_RESPONSE_GENERATE and _REGENERATE"
+    )
+    poll_interval: float = _setting(0.004, "seconds before a waiting client's second look")
+    poll_interval_max: float = _setting(0.25, "seconds between a waiting client's looks, at most")
+    lease: float = _setting(30.0, "seconds a worker owns a provider call without a heartbeat")
+    sweep_interval: float = _setting(5.0, "seconds between two sweeps for what has no live owner")
+    sweep_grace: float = _setting(10.0, "seconds a stage may wait before the sweeper looks at it")
+    instruction_bytes: int = _setting(1_048_576, "size of an instruction's JSON text, at most")
+    concurrency: int = _setting(32, "instructions a worker process works on at once (threads)")
+    provider_connect_timeout: float = _setting(5.0, "seconds to connect to a provider")
+    provider_read_timeout: float = _setting(120.0, "seconds between two pieces of an answer")
+    provider_total_timeout: float = _setting(300.0, "seconds for a whole answer")
+    provider_answer_bytes: int = _setting(16_777_216, "size of a provider's answer, at most")
+    heartbeat_file: str = _setting(
+        "", "file that a worker touches while it is connected, for health probes"
+    )
+    log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read ``LLMCHATLINKER_*``; raise ConfigurationError for a value of the wrong kind."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            raw = environ.get(PREFIX + item.name.upper())
+            if raw is None or raw == "":
+                continue
+            values[item.name] = _convert(item.name, raw, type(item.default))
+        settings = cls(**values)
+        _check(settings)
+        return settings
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """``database_url`` with our driver: SQLAlchemy 2.1 takes ``postgresql://`` for psycopg 3."""
+        scheme, separator, rest = self.database_url.partition("://")
+        if not separator or scheme not in ("postgresql", "postgres", "postgresql+psycopg2"):
+            raise ConfigurationError(
+                f"{PREFIX}DATABASE_URL must start with postgresql://, not {scheme!r}."
+            )
+        return "postgresql+psycopg2://" + rest
+
+    @property
+    def broker_is_embedded(self) -> bool:
+        """Whether messages travel through PostgreSQL (one-machine mode) rather than RabbitMQ."""
+        return self.broker_url.startswith(("sqla+", "sqlalchemy+"))
+
+
+def without_password(url: str) -> str:
+    """The address in ``url`` as it may be shown: user and host, no password, no query."""
+    parts = urlsplit(url)
+    host = parts.hostname or "localhost"
+    if ":" in host:
+        host = f"[{host}]"
+    if parts.port:
+        host = f"{host}:{parts.port}"
+    if parts.username:
+        host = f"{parts.username}@{host}"
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _convert(name: str, raw: str, kind: type) -> Any:
+    try:
+        return kind(raw)
+    except ValueError:
+        wanted = {int: "a whole number", float: "a number of seconds"}.get(kind, kind.__name__)
+        raise ConfigurationError(f"{PREFIX}{name.upper()} must be {wanted}.") from None
+
+
+def _check(settings: Settings) -> None:
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if isinstance(value, int | float) and value <= 0:
+            raise ConfigurationError(f"{PREFIX}{item.name.upper()} must be greater than 0.")
+    _ = settings.sqlalchemy_url  # says at start what would else be said at the first query
+
+
+_current: Settings | None = None
+
+
+def get_settings() -> Settings:
+    """The process's settings; the environment is read at the first call."""
+    global _current
+    if _current is None:
+        _current = Settings.from_environment()
+    return _current
+
+
+def use_settings(settings: Settings | None) -> None:
+    """Replace the process's settings (``None``: read the environment anew at the next use).
+
+    For programs that set LLMChatLinker up themselves, before its first use.
+    """
+    global _current
+    _current = settings

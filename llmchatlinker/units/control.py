@@ -1,0 +1,138 @@
+"""The Control Unit: decode. Validates an instruction's data and resolves names to ids.
+
+What it hands on is complete: the unit that executes reads ids only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from llmchatlinker.errors import InvalidData, NotImplementedYet
+from llmchatlinker.instruction_data.chat import ChatCreate, ChatUpdate
+from llmchatlinker.instruction_data.fields import Data, describe
+from llmchatlinker.instruction_data.llm import (
+    LLMAdd,
+    LLMResponseGenerate,
+    LLMResponseRegenerate,
+)
+from llmchatlinker.instruction_data.user import UserGet
+from llmchatlinker.units.lookups import (
+    get_llm,
+    get_message,
+    llm_id_by_name,
+    provider_id_by_name,
+    user_ids_by_name,
+)
+
+SomeData = TypeVar("SomeData", bound=Data)
+#: Fields that carry the ids of users, for records and for erasing.
+USER_FIELDS = ("user_id", "user_ids", "add_users", "remove_users")
+
+
+def parse(model: type[SomeData], raw: dict[str, Any]) -> SomeData:
+    """``raw`` as the instruction type's data; null is the same as left out."""
+    try:
+        return model.model_validate({key: value for key, value in raw.items() if value is not None})
+    except ValidationError as error:
+        raise describe(error) from None
+
+
+def resolve(session: Session, data: Data) -> Data:
+    """``data`` with every name replaced by the id behind it; NotFound for a name of nobody."""
+    match data:
+        case UserGet(username=str(username)):
+            found = user_ids_by_name(session, [username], "username")
+            return data.model_copy(update={"user_id": found[username], "username": None})
+        case ChatCreate():
+            return _resolve_members(session, data)
+        case ChatUpdate():
+            _refuse_policy(data.turn_policy)
+            return _resolve_changes(session, data)
+        case LLMAdd(provider_id=None, provider_name=str(name)):
+            found_id = provider_id_by_name(session, name)
+            return data.model_copy(update={"provider_id": found_id, "provider_name": None})
+        case LLMResponseGenerate():
+            _refuse_policy(data.turn_policy)
+            if data.fallbacks:
+                raise _not_yet("fallbacks")
+            return _resolve_llm(session, data)
+    return data
+
+
+def _resolve_members(session: Session, data: ChatCreate) -> ChatCreate:
+    _refuse_policy(data.turn_policy)
+    ids = list(data.user_ids or [])
+    if data.usernames:
+        ids += user_ids_by_name(session, data.usernames, "usernames").values()
+    return data.model_copy(update={"user_ids": list(dict.fromkeys(ids)), "usernames": None})
+
+
+def _resolve_changes(session: Session, data: ChatUpdate) -> ChatUpdate:
+    changes: dict[str, Any] = {}
+    for field in ("add_users", "remove_users"):
+        references: list[int | str] | None = getattr(data, field)
+        if references:
+            names = [item for item in references if isinstance(item, str)]
+            by_name = user_ids_by_name(session, names, field) if names else {}
+            changes[field] = [by_name[i] if isinstance(i, str) else i for i in references]
+    return data.model_copy(update=changes)
+
+
+def _resolve_llm(session: Session, data: LLMResponseGenerate) -> LLMResponseGenerate:
+    provider_id = data.provider_id
+    if data.provider_name is not None:
+        named = provider_id_by_name(session, data.provider_name)
+        if provider_id is not None and provider_id != named:
+            raise _disagrees("provider_name", f"names provider {named}, not {provider_id}")
+        provider_id = named
+    llm_id = data.llm_id
+    if llm_id is None:
+        assert provider_id is not None and data.llm_name is not None
+        llm_id = llm_id_by_name(session, provider_id, data.llm_name)
+    else:
+        llm = get_llm(session, llm_id)
+        if provider_id is not None and llm.provider_id != provider_id:
+            raise _disagrees(
+                "provider_id", f"is {provider_id}, but LLM {llm_id} is of {llm.provider_id}"
+            )
+        if data.llm_name is not None and llm.llm_name != data.llm_name:
+            raise _disagrees("llm_name", f"is not the name of LLM {llm_id}")
+    return data.model_copy(
+        update={"llm_id": llm_id, "provider_id": None, "provider_name": None, "llm_name": None}
+    )
+
+
+def _disagrees(field: str, problem: str) -> InvalidData:
+    return InvalidData(f"{field} {problem}.", {"fields": [{"field": field, "problem": problem}]})
+
+
+def _refuse_policy(policy: str | None) -> None:
+    if policy is not None and policy != "enqueue":
+        raise NotImplementedYet(
+            f"turn_policy {policy!r} is not implemented yet; 'enqueue' is.",
+            {"field": "turn_policy"},
+        )
+
+
+def _not_yet(field: str) -> NotImplementedYet:
+    return NotImplementedYet(f"{field} is not implemented yet.", {"field": field})
+
+
+def chat_of(session: Session, data: Data) -> int | None:
+    """The chat that an instruction is about, if any."""
+    if isinstance(data, LLMResponseRegenerate):
+        return get_message(session, data.message_id).chat_id
+    chat_id: int | None = getattr(data, "chat_id", None)
+    return chat_id
+
+
+def users_of(data: Data) -> list[int]:
+    """The users that an instruction carries."""
+    ids: list[int] = []
+    for field in USER_FIELDS:
+        value = getattr(data, field, None)
+        ids += [value] if isinstance(value, int) else value or []
+    return list(dict.fromkeys(ids))

@@ -1,0 +1,178 @@
+"""The Database Manage Unit, second half: everything that is kept of a user, out and away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import delete, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from llmchatlinker.db.models import Attempt, Chat, ChatMember, Instruction, Message, Record
+from llmchatlinker.instruction_data.database import UserErase, UserExport
+from llmchatlinker.units.lookups import get_user, members
+from llmchatlinker.units.user import chats_of_nobody_else
+from llmchatlinker.units.views import (
+    attempt_view,
+    chat_view,
+    instruction_view,
+    message_view,
+    record_view,
+    user_view,
+)
+
+Result = dict[str, Any]
+
+EXPORT_PAGE = 500
+#: ``after`` of an export counts rows of one section behind the other: section * SECTION + row id.
+SECTION = 10**17
+
+#: Instructions whose results show other users' rows, so that an erased user may be in any of them.
+SHOWING_OTHERS = (
+    "USER_LIST",
+    "USER_GET",
+    "CHAT_LIST",
+    "CHAT_LIST_BY_USER",
+    "CHAT_SEARCH",
+    "CHAT_CREATE",
+    "USER_EXPORT",
+)
+
+
+def export_user(session: Session, data: UserExport) -> Result:
+    """USER_EXPORT: the first page has the user and the chats; then messages, records, …"""
+    user = get_user(session, data.user_id)
+    position = data.after or 0
+    result: Result = {"user": user_view(user)}
+    if position == 0:
+        result["chats"] = _chats(session, user.id)
+    section, after = divmod(position, SECTION)
+    sections: list[tuple[str, Callable[[Session, int, int], list[tuple[int, Any]]]]] = [
+        ("messages", _messages),
+        ("records", _records),
+        ("instructions", _instructions),
+        ("attempts", _attempts),
+    ]
+    room = EXPORT_PAGE
+    for number in range(section, len(sections)):
+        name, read = sections[number]
+        rows = read(session, user.id, after)
+        result[name] = [view for _, view in rows[:room]]
+        if len(rows) > room:
+            last = rows[room - 1][0] if room else after
+            return result | {"next": number * SECTION + last}
+        room -= len(rows)
+        after = 0
+    return result | {"next": None}
+
+
+def _chats(session: Session, user_id: int) -> list[dict[str, Any]]:
+    chats = list(
+        session.scalars(
+            select(Chat)
+            .join(ChatMember, ChatMember.chat_id == Chat.id)
+            .where(ChatMember.user_id == user_id)
+            .order_by(Chat.id)
+        )
+    )
+    users = members(session, [chat.id for chat in chats])
+    return [chat_view(chat, users[chat.id]) for chat in chats]
+
+
+def _messages(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
+    rows = session.scalars(
+        select(Message)
+        .where(Message.user_id == user_id, Message.id > after)
+        .order_by(Message.id)
+        .limit(EXPORT_PAGE + 1)
+    )
+    return [(message.id, message_view(message)) for message in rows]
+
+
+def _records(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
+    rows = session.scalars(
+        select(Record)
+        .where(Record.user_id == user_id, Record.id > after)
+        .order_by(Record.id)
+        .limit(EXPORT_PAGE + 1)
+    )
+    return [(record.id, record_view(record)) for record in rows]
+
+
+def _instructions(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
+    rows = session.scalars(
+        select(Instruction)
+        .where(Instruction.user_ids.contains([user_id]), Instruction.seq > after)
+        .order_by(Instruction.seq)
+        .limit(EXPORT_PAGE + 1)
+    )
+    return [(item.seq, instruction_view(item)) for item in rows]
+
+
+def _attempts(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
+    rows = session.scalars(
+        select(Attempt)
+        .where(Attempt.user_id == user_id, Attempt.id > after)
+        .order_by(Attempt.id)
+        .limit(EXPORT_PAGE + 1)
+    )
+    return [(attempt.id, attempt_view(attempt)) for attempt in rows]
+
+
+def erase_user(session: Session, data: UserErase) -> Result:
+    """USER_ERASE: nothing that the user wrote, or that was answered to it, is left."""
+    user = get_user(session, data.user_id, lock=True)
+    shared = list(session.scalars(select(ChatMember.chat_id).where(ChatMember.user_id == user.id)))
+    counts = {"instructions": _blank_instructions(session, user.id, shared)}
+    counts["records"] = _count(
+        session, delete(Record).where(Record.user_id == user.id).returning(Record.id)
+    )
+    own = chats_of_nobody_else(user.id)
+    counts["chats"] = _count(session, delete(Chat).where(Chat.id.in_(own)).returning(Chat.id))
+    counts["messages"] = _count(
+        session,
+        update(Message)
+        .where(Message.user_id == user.id)
+        .values(content="", reasoning=None, tool_calls=None, erased=True)
+        .returning(Message.id),
+    )
+    session.delete(user)
+    session.flush()
+    counts["users"] = 1
+    return {"erased": counts}
+
+
+def _blank_instructions(session: Session, user_id: int, chat_ids: list[int]) -> int:
+    """Take the text out of every instruction and result that can hold any of the user's."""
+    no_data = literal({}, JSONB)
+    return _count(
+        session,
+        update(Instruction)
+        .where(
+            Instruction.state == "final",
+            or_(
+                Instruction.user_ids.contains([user_id]),
+                Instruction.chat_id.in_(chat_ids),
+                Instruction.type.in_(SHOWING_OTHERS),
+            ),
+        )
+        .values(
+            data=no_data,
+            outcome=func.jsonb_set(
+                Instruction.outcome, literal(["data"], _text_array()), no_data, True
+            ),
+        )
+        .returning(Instruction.id),
+    )
+
+
+def _text_array() -> Any:
+    from sqlalchemy import Text
+    from sqlalchemy.dialects.postgresql import ARRAY
+
+    return ARRAY(Text)
+
+
+def _count(session: Session, statement: Any) -> int:
+    return len(session.scalars(statement).all())

@@ -1,0 +1,45 @@
+"""How a stage becomes a Celery task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from celery.exceptions import Ignore, Reject
+
+from llmchatlinker import stages
+from llmchatlinker.celery_app import app
+from llmchatlinker.ids import as_instruction_id
+from llmchatlinker.instructions import INSTRUCTION_SET, Unit
+
+
+def stage_task(name: str, stage: Callable[[UUID], bool]) -> Any:
+    """A task that takes one instruction id, runs the stage, and hands the id on."""
+
+    @app.task(name=name)  # type: ignore[untyped-decorator]  # Celery is not typed
+    def run(instruction_id: str) -> str:
+        known = as_instruction_id(instruction_id)
+        if known is None:
+            raise Reject("not an instruction id", requeue=False)
+        if not stage(known):
+            raise Ignore("the chain ends here")
+        return instruction_id
+
+    return run
+
+
+def execute_tasks(unit: Unit) -> dict[str, Any]:
+    """A task for every instruction type of the unit, by the type's name."""
+    return {
+        spec.name: stage_task(spec.task_name, _execute)
+        for spec in INSTRUCTION_SET.values()
+        if spec.unit is unit
+    }
+
+
+def _execute(instruction_id: UUID) -> bool:
+    return stages.execute(
+        instruction_id,
+        worker=str(app.current_worker_task and app.current_worker_task.request.hostname),
+    )
