@@ -4,7 +4,8 @@ What differs between installations is not here but in the environment (``llmchat
 """
 
 from llmchatlinker.settings import get_settings
-from llmchatlinker.topology import exchange, route, task_queues as _task_queues
+from llmchatlinker.topology import exchange, route
+from llmchatlinker.topology import task_queues as _task_queues
 
 _settings = get_settings()
 

@@ -24,7 +24,7 @@ from llmchatlinker.topology import dead_letter_queue
 logger = logging.getLogger(__name__)
 
 
-class DeadLetters(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is not typed
+class DeadLetters(bootsteps.StartStopStep):
     """Declares where the undeliverable goes, before the first message is taken."""
 
     requires = (celery_consumer.Connection,)
@@ -37,7 +37,7 @@ class DeadLetters(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is n
             dead_letter_queue.bind(channel).declare()
 
 
-class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
+class Heartbeat(bootsteps.StartStopStep):
     """Touches the file that a health probe looks at, while the worker is connected."""
 
     requires = (celery_consumer.Tasks,)
@@ -59,10 +59,10 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
             self._entry = None
 
 
-class Consumer(celery_consumer.Consumer):  # type: ignore[misc]
+class Consumer(celery_consumer.Consumer):
     """See the module's docstring."""
 
-    class Blueprint(celery_consumer.Consumer.Blueprint):  # type: ignore[misc]
+    class Blueprint(celery_consumer.Consumer.Blueprint):
         """Celery's steps, less one, plus two."""
 
         default_steps = [

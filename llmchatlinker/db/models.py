@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -44,7 +44,12 @@ Json = JSONB(none_as_null=True)
 class Base(DeclarativeBase):
     """The root of all tables."""
 
-    type_annotation_map = {datetime: Moment, str: Text, dict[str, Any]: Json, list[Any]: Json}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Moment,
+        str: Text,
+        dict[str, Any]: Json,
+        list[Any]: Json,
+    }
 
 
 Base.metadata.naming_convention = NAMING

@@ -48,7 +48,7 @@ GROUP = "group:"
 NOT_THERE: Meta = {"status": states.PENDING, "result": None, "traceback": None, "known": False}
 
 
-class PostgresBackend(BaseBackend):  # type: ignore[misc]  # Celery is not typed
+class PostgresBackend(BaseBackend):
     """Results of instructions, and of other tasks on the same app."""
 
     supports_native_join = True
@@ -174,7 +174,7 @@ class PostgresBackend(BaseBackend):  # type: ignore[misc]  # Celery is not typed
 
     def _read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """The meta of each id: one query for the instructions, one for what is none."""
-        found = {task_id: NOT_THERE for task_id in task_ids}
+        found = dict.fromkeys(task_ids, NOT_THERE)
         instructions = {task_id: as_instruction_id(task_id) for task_id in task_ids}
         wanted = {value: key for key, value in instructions.items() if value is not None}
         others = [key for key, value in instructions.items() if value is None]

@@ -11,7 +11,7 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.envelope import Envelope
 
 
-class InstructionResult(AsyncResult):  # type: ignore[misc]  # Celery is not typed
+class InstructionResult(AsyncResult):
     """The result of an instruction: ``.id``, ``.state``, ``.ready()``, ``.get(timeout=…)``.
 
     ``get`` returns the envelope for every outcome, errors included; it raises for what is wrong with
@@ -23,7 +23,7 @@ class InstructionResult(AsyncResult):  # type: ignore[misc]  # Celery is not typ
             kwargs.setdefault("app", app)
         super().__init__(id, *args, **kwargs)
 
-    def get(  # noqa: PLR0913  (Celery's own signature, celery/result.py)
+    def get(
         self,
         timeout: float | None = None,
         propagate: bool = True,

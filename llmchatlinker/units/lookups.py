@@ -56,7 +56,7 @@ def user_ids_by_name(session: Session, usernames: Iterable[str], field: str) -> 
     """The ids behind ``usernames``; NotFound lists every name that nobody has."""
     wanted = list(dict.fromkeys(usernames))
     rows = session.execute(select(User.username, User.id).where(User.username.in_(wanted)))
-    found = {username: user_id for username, user_id in rows}
+    found = {row.username: row.id for row in rows}
     missing = [name for name in wanted if name not in found]
     if missing:
         shown = ", ".join(repr(name) for name in missing[:5])
@@ -124,7 +124,7 @@ def require_member(session: Session, chat_id: int, user_id: int) -> None:
 
 
 def page(
-    session: Session, query: Select[tuple[Row]], limit: int, key: str = "id"
+    session: Session, query: Select[Row], limit: int, key: str = "id"
 ) -> tuple[list[Row], Any]:
     """At most ``limit`` rows of ``query`` and what ``after`` takes for the rest (None at the end)."""
     rows = list(session.scalars(query.limit(limit + 1)))

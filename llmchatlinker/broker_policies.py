@@ -1,0 +1,108 @@
+"""The policies of RabbitMQ: dead-lettering and limits, applied over its management HTTP API.
+
+Policies and not queue arguments, because a policy can be changed while queues have messages in them.
+Names of keys: https://www.rabbitmq.com/docs/3.13/parameters and https://www.rabbitmq.com/docs/quorum-queues
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.auth import HTTPBasicAuth
+
+from llmchatlinker.errors import ConfigurationError, Unavailable
+from llmchatlinker.settings import Settings, without_password
+from llmchatlinker.topology import DEAD_LETTER_EXCHANGE, EXCHANGE, QUEUE_NAMES
+
+Policy = dict[str, Any]
+
+#: One aborted connection counts against every message that was prefetched on it, so a low limit
+#: dead-letters messages that never ran. Poison is a matter of ours.
+DELIVERY_LIMIT = 1_000
+
+
+def policies() -> dict[str, Policy]:
+    """Each policy as the HTTP API takes it."""
+    names = "|".join(name.replace(".", r"\.") for name in QUEUE_NAMES)
+    return {
+        "llmchatlinker-queues": {
+            "pattern": f"^({names})$",
+            "apply-to": "queues",
+            "priority": 10,
+            "definition": {
+                "dead-letter-exchange": DEAD_LETTER_EXCHANGE,
+                # With at-least-once a dead letter is only let go once the other queue has it, and
+                # that needs reject-publish.
+                "dead-letter-strategy": "at-least-once",
+                "overflow": "reject-publish",
+                "delivery-limit": DELIVERY_LIMIT,
+            },
+        },
+        "llmchatlinker-exchange": {
+            "pattern": f"^{EXCHANGE}$",
+            "apply-to": "exchanges",
+            "priority": 10,
+            "definition": {"alternate-exchange": DEAD_LETTER_EXCHANGE},
+        },
+    }
+
+
+def apply(settings: Settings) -> list[str]:
+    """Put the policies onto the virtual host of ``broker_url``; return their names."""
+    if not settings.broker_api_url:
+        raise ConfigurationError(
+            "LLMCHATLINKER_BROKER_API_URL is not set: it takes the address of RabbitMQ's management "
+            "HTTP API, such as http://user:password@localhost:15672. Without that plugin, run what "
+            "`llmchatlinker broker apply --print` prints on the broker's machine."
+        )
+    url = settings.broker_api_url.rstrip("/")
+    host = quote(_virtual_host(settings), safe="")
+    for name, policy in policies().items():
+        _put(f"{url}/api/policies/{host}/{name}", policy)
+    return list(policies())
+
+
+def commands(settings: Settings) -> list[str]:
+    """The same as ``rabbitmqctl`` commands."""
+    host = _virtual_host(settings)
+    return [
+        f"rabbitmqctl set_policy -p '{host}' --priority {policy['priority']} "
+        f"--apply-to {policy['apply-to']} {name} '{policy['pattern']}' "
+        f"'{json.dumps(policy['definition'])}'"
+        for name, policy in policies().items()
+    ]
+
+
+def definitions(virtual_host: str = "/") -> dict[str, Any]:
+    """The same as a definitions file, which RabbitMQ loads at its start (``load_definitions``)."""
+    return {
+        "vhosts": [{"name": virtual_host}],
+        "policies": [
+            {"vhost": virtual_host, "name": name} | policy for name, policy in policies().items()
+        ],
+    }
+
+
+def _virtual_host(settings: Settings) -> str:
+    path = urlsplit(settings.broker_url).path
+    return path[1:] or "/"
+
+
+def _put(url: str, body: Policy) -> None:
+    parts = urlsplit(url)
+    auth = HTTPBasicAuth(parts.username or "guest", parts.password or "guest")
+    bare = f"{parts.scheme}://{parts.hostname}:{parts.port or 15672}{parts.path}"
+    try:
+        response = requests.put(bare, json=body, auth=auth, timeout=10)
+    except requests.RequestException:
+        raise Unavailable(
+            f"RabbitMQ's HTTP API at {without_password(url)} does not answer: check that the plugin "
+            "rabbitmq_management is on and LLMCHATLINKER_BROKER_API_URL is right."
+        ) from None
+    if response.status_code not in (200, 201, 204):
+        raise ConfigurationError(
+            f"RabbitMQ refused a policy with HTTP {response.status_code}: {response.text[:200]}"
+        )

@@ -1,0 +1,214 @@
+"""The sweeper: sends on what has no live owner, and closes what is past its deadline.
+
+It runs in every worker that serves the ``database`` queue, at an interval, under an advisory lock
+that only one of them gets: nobody has to remember to start it.
+
+A message that merely waits in a long queue must not be published twice. So the rows that are due on
+a queue are counted against what the broker says is ready in it: only what is missing is lost, and
+the oldest is lost first. A wrong guess costs a message, never work: every stage may be delivered
+twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from celery import bootsteps
+from sqlalchemy import exists, func, select, text, update
+from sqlalchemy.orm import Session, aliased
+
+from llmchatlinker.celery_app import app
+from llmchatlinker.db.models import Attempt, Instruction
+from llmchatlinker.db.sessions import database
+from llmchatlinker.errors import DeadlineExceeded, Unavailable
+from llmchatlinker.instructions import instruction_type
+from llmchatlinker.orchestrator import announce, publish, publish_released
+from llmchatlinker.outcomes import Ending, Released, finalise, release_next_turn
+from llmchatlinker.settings import get_settings
+from llmchatlinker.topology import CONTROL, DATABASE, QUEUE_NAMES
+
+logger = logging.getLogger(__name__)
+
+#: Rows that one sweep touches at most, so that its transaction stays short.
+BATCH = 500
+LOCK = 0x11C5EE
+Lost = tuple[uuid.UUID, str, str]
+
+
+def sweep() -> Counter[str]:
+    """One round; counts of what was done, by kind. Nothing when another worker is at it."""
+    done: Counter[str] = Counter()
+    endings = database().run(_expire, patience=get_settings().client_patience)
+    for ending in endings or ():
+        announce(ending)
+    done["expired"] = len(endings or ())
+    if endings is None:
+        return done
+    released = database().run(_overlooked_turns, patience=get_settings().client_patience)
+    publish_released(released)
+    done["released"] = len(released)
+    ready = _ready_messages()
+    lost = database().run(
+        lambda session: _take_lost(session, ready), patience=get_settings().client_patience
+    )
+    for instruction_id, type_name, state in lost:
+        publish(instruction_id, instruction_type(type_name), state)
+    done["republished"] = len(lost)
+    if get_settings().broker_is_embedded:
+        database().run(_purge_delivered, patience=get_settings().client_patience)
+    return done
+
+
+def _alone(session: Session) -> bool:
+    locked = session.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    return bool(locked)
+
+
+def _expire(session: Session) -> list[Ending] | None:
+    """End what is late; None when another sweeper holds the lock."""
+    if not _alone(session):
+        return None
+    late = session.scalars(
+        select(Instruction.id)
+        .where(Instruction.final_at.is_(None), Instruction.deadline_at < func.now())
+        .order_by(Instruction.deadline_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    ).all()
+    endings = [finalise(session, instruction_id, DeadlineExceeded()) for instruction_id in late]
+    return [ending for ending in endings if ending is not None]
+
+
+def _overlooked_turns(session: Session) -> tuple[Released, ...]:
+    """Turns that wait although nothing is before them: who should have released them died."""
+    before = aliased(Instruction)
+    chats = session.scalars(
+        select(Instruction.chat_id)
+        .where(
+            Instruction.turn == "queued",
+            Instruction.state == "waiting",
+            Instruction.wait_reason == "turn",
+            ~exists().where(
+                before.chat_id == Instruction.chat_id,
+                before.turn.in_(("queued", "active")),
+                before.seq < Instruction.seq,
+            ),
+        )
+        .limit(BATCH)
+    ).all()
+    return tuple(item for chat_id in chats for item in release_next_turn(session, chat_id))
+
+
+def _ready_messages() -> dict[str, int]:
+    """How many messages wait on each queue, as the broker says; raises when it can't be asked."""
+    ready = {}
+    with app.pool.acquire(block=True, timeout=get_settings().client_patience) as connection:
+        connection.ensure_connection(max_retries=1, timeout=get_settings().client_patience)
+        for name in QUEUE_NAMES:
+            with connection.channel() as channel:
+                app.amqp.queues[name].bind(channel).declare()
+                ready[name] = channel.queue_declare(queue=name, passive=True).message_count
+    return ready
+
+
+def _take_lost(session: Session, ready: dict[str, int]) -> list[Lost]:
+    """Claim the rows whose messages are lost, by dating their publication anew."""
+    if not _alone(session):
+        return []
+    owned = exists().where(
+        Attempt.instruction_id == Instruction.id,
+        Attempt.status == "started",
+        Attempt.lease_until > func.clock_timestamp(),
+    )
+    due = (Instruction.final_at.is_(None), Instruction.state != "waiting", ~owned)
+    missing = {name: -count for name, count in ready.items()}
+    counts = session.execute(
+        select(Instruction.type, Instruction.state, func.count())
+        .where(*due)
+        .group_by(Instruction.type, Instruction.state)
+    )
+    for type_name, state, count in counts:
+        missing[_queue(type_name, state)] += count
+    grace = func.make_interval(0, 0, 0, 0, 0, 0, get_settings().sweep_grace)
+    candidates = session.execute(
+        select(Instruction.id, Instruction.type, Instruction.state)
+        .where(*due, Instruction.published_at < func.clock_timestamp() - grace)
+        .order_by(Instruction.published_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True, of=Instruction)
+    ).all()
+    lost: list[Lost] = []
+    for instruction_id, type_name, state in candidates:
+        queue = _queue(type_name, state)
+        if missing[queue] > 0:
+            missing[queue] -= 1
+            lost.append((instruction_id, type_name, state))
+    _date_anew(session, (instruction_id for instruction_id, _, _ in lost))
+    return lost
+
+
+def _date_anew(session: Session, instruction_ids: Iterable[uuid.UUID]) -> None:
+    session.execute(
+        update(Instruction)
+        .where(Instruction.id.in_(list(instruction_ids)))
+        .values(published_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _queue(type_name: str, state: str) -> str:
+    """The queue on which the stage that is due waits."""
+    if state == "submitted":
+        return CONTROL
+    return DATABASE if state == "executed" else instruction_type(type_name).queue
+
+
+def _purge_delivered(session: Session) -> None:
+    """The embedded broker marks a delivered message and keeps it; here it goes."""
+    session.execute(
+        text(
+            "DELETE FROM kombu_message WHERE id IN"
+            " (SELECT id FROM kombu_message WHERE NOT visible LIMIT 10000)"
+        )
+    )
+
+
+class SweeperStep(bootsteps.StartStopStep):
+    """Starts and ends the sweeping thread of a worker."""
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        super().__init__(worker, **options)
+
+    def include_if(self, worker: Any) -> bool:
+        """Only where the Database Manage Unit is served."""
+        return DATABASE in worker.app.amqp.queues.consume_from
+
+    def start(self, worker: Any) -> None:
+        """Start sweeping."""
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._thread.start()
+
+    def stop(self, worker: Any) -> None:
+        """Stop sweeping; a round that is under way ends by itself."""
+        self._stop.set()
+
+    terminate = stop
+
+    def _run(self) -> None:
+        while not self._stop.wait(get_settings().sweep_interval):
+            try:
+                done = +sweep()
+                if done:
+                    logger.info("Swept: %s", ", ".join(f"{n} {kind}" for kind, n in done.items()))
+            except Unavailable:
+                pass  # the pool has said it; the next round tries again
+            except Exception as error:
+                # With a broker that is down nothing can be sent on, and its consumer says so.
+                logger.warning("This sweep failed, the next one tries again: %r", error)
