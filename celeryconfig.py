@@ -19,8 +19,9 @@ broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_heartbeat = 30
 if _settings.broker_is_embedded:
-    # These go to SQLAlchemy's create_engine.
-    broker_transport_options = {"pool_size": _settings.broker_pool_size, "max_overflow": 5}
+    from llmchatlinker.embedded.broker import transport_options as _embedded_transport_options
+
+    broker_transport_options = _embedded_transport_options(_settings)
 else:
     broker_transport_options = {
         # A published message counts only once the broker has it on disk.
@@ -71,7 +72,7 @@ event_serializer = "json"
 
 # --- results ------------------------------------------------------------------------------------
 
-result_backend = "llmchatlinker.results.backend:PostgresBackend"
+# The backend is llmchatlinker.results.backend.PostgresBackend; the app itself says so.
 # One backend and one pool for all threads; Celery makes one per thread otherwise.
 result_backend_thread_safe = True
 # Stages return an id to the next stage; the result is the row's outcome, and `store` makes it final.

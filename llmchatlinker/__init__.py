@@ -6,6 +6,6 @@ What a user imports: the client, ``publish_message``, the errors, and the Celery
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.errors import LLMChatLinkerError
+from llmchatlinker.version import __version__
 
-__all__ = ["LLMChatLinkerError", "app", "__version__"]
-__version__ = "0.1.0"
+__all__ = ["LLMChatLinkerError", "__version__", "app"]

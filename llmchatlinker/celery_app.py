@@ -17,7 +17,9 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 
 from llmchatlinker.errors import StartFailed
+from llmchatlinker.settings import get_settings
 
+CONFIGURATION = "llmchatlinker_celeryconfig"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -49,7 +51,7 @@ class Loader(AppLoader):
 
     def read_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """``celeryconfig.py``."""
-        module = load_beside("llmchatlinker_celeryconfig", ROOT / "celeryconfig.py")
+        module = load_beside(CONFIGURATION, ROOT / "celeryconfig.py")
         return {
             key: value for key, value in vars(module).items() if key.islower() and key[0] != "_"
         }
@@ -61,12 +63,37 @@ class Loader(AppLoader):
 
 
 class App(Celery):
-    """Celery with results that know instructions."""
+    """Celery with results that know instructions, connected to what *our* settings say.
+
+    Celery lets ``CELERY_BROKER_URL`` and ``CELERY_RESULT_BACKEND`` override every app of a process
+    (``celery/app/utils.py``, Settings). They may well be there for a user's own app, so they do not
+    count here.
+    """
+
+    backend_cls = "llmchatlinker.results.backend:PostgresBackend"
 
     @cached_property
-    def AsyncResult(self) -> Any:  # Celery's own name for it
+    def AsyncResult(self) -> Any:
         """``celery.app.base.Celery.AsyncResult``, but of our class."""
         return self.subclass_with_self("llmchatlinker.results.result:InstructionResult")
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """A connection to consume from."""
+        return super().connection_for_read(url or get_settings().broker_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """A connection to publish on."""
+        return super().connection_for_write(url or get_settings().broker_url, **options)
+
+    def reconnect(self) -> None:
+        """Let go of pooled connections: the next use opens them by the settings of that moment."""
+        sys.modules.pop(CONFIGURATION, None)
+        self.conf.update(self.loader.read_configuration())
+        pool: Any = self._pool
+        if pool is not None:
+            pool.force_close_all()
+        self._pool: Any = None
+        self.amqp._producer_pool = None
 
 
 # Not the current app of the process: a client may well have a Celery app of its own.

@@ -1,0 +1,58 @@
+# make run    the quickstart: six instructions on a system of its own, then a chat
+# make test   all tests, against a private RabbitMQ and a private PostgreSQL
+# make check  what CI runs: lint, types, tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export ENDPOINT MODEL API_KEY
+.DEFAULT_GOAL := help
+.PHONY: help run up test lint types check format clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "LLMChatLinker needs Python 3.11 or newer; $(PYTHON) is older."; \
+	  echo "What to do: make PYTHON=python3.12 …, with the name of a newer one."; exit 1; }
+	@echo "Making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "What to do: install Python's venv module (Debian, Ubuntu: apt install python3-venv)."; exit 1; }
+
+$(VENV)/.local: requirements.txt requirements-local.txt setup.cfg | $(BIN)/python
+	@echo "Installing the package and the embedded system (about 150 MB, a minute or so)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-local.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.local
+	@echo "Installing the developers' tools"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+run: $(VENV)/.local
+	@$(BIN)/llmchatlinker run
+
+up: $(VENV)/.local
+	@$(BIN)/llmchatlinker up
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m tests.servers.install rabbitmq
+	@$(BIN)/llmchatlinker model fetch
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+check: lint types test
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,194 @@
+"""What `llmchatlinker run`, `up`, `env` and `reset` do."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.markup import escape
+
+from llmchatlinker.embedded import quickstart
+from llmchatlinker.embedded.cluster import Cluster
+from llmchatlinker.embedded.paths import data_dir
+from llmchatlinker.embedded.prompt import Prompt
+from llmchatlinker.embedded.quickstart import Step, Target
+from llmchatlinker.embedded.system import (
+    LASTING,
+    QUICKSTART,
+    EmbeddedSystem,
+    announce,
+    announced,
+)
+from llmchatlinker.errors import StartFailed
+from llmchatlinker.settings import without_password
+
+LOCAL_PROVIDER = "local"
+WATCH_SECONDS = 1.0
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP: unwinds like Ctrl-C, so that everything is stopped in order."""
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _system(console: Console) -> Iterator[EmbeddedSystem]:
+    """The embedded system, stopped whatever happens; a second Ctrl-C does not cut that short."""
+    started = time.monotonic()
+
+    def report(what: str) -> None:
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
+
+    system = EmbeddedSystem(report)
+    with _stoppable():
+        try:
+            yield system
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            report("stopping everything")
+            system.stop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run(console: Console, endpoint: str | None, model: str | None, api_key: str | None) -> None:
+    """The quickstart; on a terminal it then becomes a chat prompt. Raises StartFailed."""
+    last_line = ""
+    with _system(console) as system:
+        system.start()
+        target = _target(system, endpoint, model, api_key)
+        console.print(f"LLM: {escape(target.llm_name)} at {escape(target.api_endpoint)}")
+        settings = system.use(QUICKSTART, afresh=True)
+        steps = _six(console, target)
+        console.print(
+            f"Every result is the row of its instruction_id in the table instructions of "
+            f"{escape(without_password(settings.database_url))}"
+        )
+        last_line = (
+            f"quickstart ok: 6 of 6 instructions, {quickstart.tokens(steps)} tokens generated"
+        )
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            console.print(last_line)
+            system.use(LASTING)
+            Prompt(console, target).run()
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        console.print(last_line, highlight=False)
+
+
+def _six(console: Console, target: Target) -> list[Step]:
+    def before(number: int, name: str) -> None:
+        console.print(f"\n[bold]{number} of 6  {name}[/bold]")
+
+    def after(step: Step) -> None:
+        console.print(quickstart.shown(step.instruction), markup=False, style="dim")
+        response = step.envelope["data"].get("llm_response")
+        if response is not None:
+            console.print(response["content"].strip(), markup=False, highlight=False)
+        console.print(
+            f"[green]{escape(step.envelope['message'])}[/green] {step.seconds:.3f} s, "
+            f"result stored as {step.envelope['instruction_id']}"
+        )
+
+    steps = quickstart.run(target, before, after)
+    console.print()
+    return steps
+
+
+def _target(
+    system: EmbeddedSystem, endpoint: str | None, model: str | None, api_key: str | None
+) -> Target:
+    if endpoint:
+        if not model:
+            raise StartFailed(
+                "An endpoint without a model's name.",
+                {"remedy": "Name it too: make run ENDPOINT=… MODEL=…, or --model."},
+            )
+        return Target("own", endpoint, model, api_key)
+    if model or api_key:
+        raise StartFailed(
+            "A model or an API key without an endpoint.",
+            {"remedy": "Say where it is: make run ENDPOINT=… MODEL=…, or --endpoint."},
+        )
+    local = system.start_model()
+    return Target(LOCAL_PROVIDER, local.endpoint, local.model)
+
+
+def up(console: Console, *, with_model: bool) -> None:
+    """The embedded system in the foreground, until Ctrl-C. Raises StartFailed."""
+    with _system(console) as system:
+        system.start()
+        model = system.start_model() if with_model else None
+        system.use(LASTING)
+        note = announce(system.environment(), system.directory)
+        try:
+            console.print('Up. In another terminal: [bold]eval "$(llmchatlinker env)"[/bold]')
+            if model is not None:
+                console.print(f"Local LLM: {model.model} at {model.endpoint}")
+            console.print(
+                f"Logs: {escape(str(system.directory / 'run'))}. Ctrl-C stops everything."
+            )
+            _watch(console, system)
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def _watch(console: Console, system: EmbeddedSystem) -> None:
+    pause = threading.Event()
+    try:
+        while True:
+            pause.wait(WATCH_SECONDS)
+            for name in system.restart_dead_workers():
+                console.print(f"[yellow]{name} had died and was started again[/yellow]")
+            if system.postgres.pid is None:
+                raise StartFailed(
+                    "PostgreSQL has died.",
+                    {"remedy": f"Its log is in {system.postgres.directory}."},
+                )
+    except (KeyboardInterrupt, Terminated):
+        console.print()
+
+
+def environment() -> dict[str, str]:
+    """The settings of the system that is up. Raises StartFailed when none is."""
+    found = announced(data_dir())
+    if found is None:
+        raise StartFailed(
+            "No embedded system is running.", {"remedy": "Start one: llmchatlinker up."}
+        )
+    return found
+
+
+def what_reset_removes() -> list[Path]:
+    """The folders that hold lasting data."""
+    return [path for name in ("postgres", "run", "model") if (path := data_dir() / name).exists()]
+
+
+def reset() -> None:
+    """Remove lasting data: chats, users, providers, keys. Raises StartFailed while it is in use."""
+    folders = what_reset_removes()
+    if any(folder.name == "postgres" for folder in folders):
+        cluster = Cluster((data_dir() / "postgres").absolute())
+        cluster.lock()  # nobody uses it, and nobody starts to
+        cluster.unlock()
+    for folder in folders:
+        shutil.rmtree(folder)

@@ -1,0 +1,64 @@
+"""Where embedded mode keeps its data.
+
+As root the data stands in /var/lib/llmchatlinker, open for passing through, since PostgreSQL runs
+under a system user that has to reach its own folder in there; for anybody else it is a private
+folder of theirs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from llmchatlinker.errors import StartFailed
+
+VARIABLE = "LLMCHATLINKER_DATA_DIR"
+ROOT_DATA_DIR = Path("/var/lib/llmchatlinker")
+
+PRIVATE = 0o700
+PASSABLE = 0o755
+
+
+def data_dir() -> Path:
+    """The folder for everything that embedded mode keeps; made if it is missing.
+
+    In this order: ``LLMCHATLINKER_DATA_DIR``, for root /var/lib/llmchatlinker, the platform's
+    folder for a user's data. Raises ``StartFailed`` when it can't be made.
+    """
+    chosen = os.environ.get(VARIABLE, "").strip()
+    root = os.geteuid() == 0
+    if chosen:
+        path = Path(chosen).expanduser().absolute()
+    elif root:
+        path = ROOT_DATA_DIR
+    else:
+        path = platformdirs.user_data_path("llmchatlinker")
+    make_dir(path, PASSABLE if root else PRIVATE)
+    return path
+
+
+def make_dir(path: Path, mode: int) -> None:
+    """Make ``path``, and what is missing above it, with exactly ``mode``.
+
+    What exists is not touched. Raises ``StartFailed`` when something stands in the way.
+    """
+    missing = []
+    folder = path
+    while not folder.is_dir():
+        missing.append(folder)
+        if folder == folder.parent:
+            break
+        folder = folder.parent
+    try:
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            # mkdir's own mode is cut by the umask, and a umask of 077 would lock the system user
+            # out.
+            folder.chmod(mode)
+    except OSError as error:
+        raise StartFailed(
+            f"The folder {folder} can't be made: {error.strerror}.",
+            {"remedy": f"Make it yourself, or name another folder in {VARIABLE}."},
+        ) from error
