@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from llmchatlinker.errors import LLMChatLinkerError
 
@@ -44,3 +44,9 @@ def failure(instruction_id: str | None, error: LLMChatLinkerError, stage: Stage)
         "instruction_id": instruction_id,
         "error": {"code": error.code, "stage": stage, "details": error.details},
     }
+
+
+def restored(document: dict[str, Any]) -> Envelope:
+    """An envelope as read from JSONB, which keeps no order of keys, in the order of its class."""
+    keys = ("status", "message", "data", "instruction_id", "error")
+    return cast(Envelope, {key: document[key] for key in keys if key in document})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -41,21 +42,26 @@ DUE = {"submitted": 0, "decoded": 1, "executed": 2}
 
 
 def cycle(instruction_id: uuid.UUID, spec: InstructionType, state: str = "submitted") -> Signature:
-    """What is left of the chain for an instruction in ``state``."""
-    text = str(instruction_id)
+    """The chain of what is left for an instruction in ``state``."""
     # Without a time limit for the confirm, a frozen broker would hold the publisher for ever.
     options = {"confirm_timeout": get_settings().confirm_timeout}
-    names = (DECODE_TASK, spec.task_name, STORE_TASK)[DUE[state] :]
-    first, *rest = names
-    signatures = [app.signature(first, args=(text,), options=dict(options))]
+    first, *rest = (DECODE_TASK, spec.task_name, STORE_TASK)[DUE[state] :]
+    signatures = [app.signature(first, args=(str(instruction_id),), options=dict(options))]
     signatures += [app.signature(name, options=dict(options)) for name in rest]
-    return chain(*signatures, app=app) if rest else signatures[0]
+    return chain(signatures, app=app)
 
 
 def publish(instruction_id: uuid.UUID, spec: InstructionType, state: str, **options: Any) -> None:
-    """Put the stage that is due onto its queue. The id is the last task's, and every task's root."""
+    """Put the stage that is due onto its queue. The id is the last task's, and every task's root.
+
+    ``options`` are those of ``apply_async`` for the first message. The chain's own ``run`` does the
+    same, but keeps a ``producer`` for itself (celery/canvas.py), and then takes one more.
+    """
     text = str(instruction_id)
-    cycle(instruction_id, spec, state).apply_async(task_id=text, root_id=text, **options)
+    steps = cycle(instruction_id, spec, state)
+    tasks, _ = steps.prepare_steps((), {}, steps.tasks, root_id=text, app=app, last_task_id=text)
+    first = tasks.pop()
+    first.apply_async(chain=tasks, **options)
 
 
 def submit(
@@ -204,19 +210,30 @@ def _is_id(value: object, below: int) -> bool:
 
 
 def _publish_from_client(instruction_id: uuid.UUID, spec: InstructionType) -> None:
-    """Publish within the client's patience: what can't be confirmed by then has failed."""
+    """Publish within the client's patience: what can't be confirmed by then has failed.
+
+    A pooled connection may have died unnoticed since its last use; that fails at once, and a second
+    try gets a new one. Publishing twice is harmless.
+    """
     patience = get_settings().client_patience
+    started = time.monotonic()
     with app.producer_pool.acquire(block=True, timeout=patience) as producer:
-        producer.connection.ensure_connection(
-            max_retries=1, interval_start=0, interval_step=0.2, timeout=patience
-        )
-        publish(
-            instruction_id,
-            spec,
-            "submitted",
-            producer=producer,
-            retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
-        )
+        while True:
+            connection = producer.connection
+            try:
+                connection.ensure_connection(
+                    max_retries=1, interval_start=0, interval_step=0.2, timeout=patience
+                )
+                publish(instruction_id, spec, "submitted", producer=producer, retry=False)
+            except Exception:
+                # Not an orderly close: that would wait for the answer of a broker that gives none.
+                connection.collect()
+                if time.monotonic() - started > patience / 4:
+                    raise
+                started -= patience  # once
+                producer.revive(connection)
+            else:
+                return
 
 
 def _withdraw(instruction_id: uuid.UUID, cause: Exception) -> bool:

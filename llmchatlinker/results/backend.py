@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Instruction, TaskResult
 from llmchatlinker.db.sessions import database
+from llmchatlinker.envelope import restored
 from llmchatlinker.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -277,7 +278,7 @@ def _instruction_meta(row: Any) -> Meta:
     status = states.PENDING if row.state == "submitted" else states.STARTED
     return {
         "status": states.SUCCESS if final else status,
-        "result": row.outcome if final else None,
+        "result": restored(row.outcome) if final else None,
         "traceback": None,
         "children": [],
         "date_done": row.final_at.isoformat() if final else None,
