@@ -67,11 +67,8 @@ def decode(instruction_id: uuid.UUID) -> bool:
     return _stage(instruction_id, "decode", work)
 
 
-def execute(instruction_id: uuid.UUID, worker: str) -> bool:
+def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bool:
     """Do the work of the instruction and commit it together with its outcome."""
-    spec = database().run(lambda session: _type_of(session, instruction_id))
-    if spec is None:
-        return _dropped(instruction_id)
     handler = spec.handler
     if callable(handler):
         return _stage(instruction_id, "execute", _transaction(instruction_id, spec, handler))
@@ -90,7 +87,7 @@ def _transaction(
     instruction_id: uuid.UUID, spec: InstructionType, handler: Callable[..., dict[str, Any]]
 ) -> Callable[[Session], tuple[Released, ...]]:
     def work(session: Session) -> tuple[Released, ...]:
-        instruction = _due(session, instruction_id, "decoded")
+        instruction = _due(session, instruction_id, "decoded", spec)
         result = handler(session, parse(spec.data, instruction.data))
         return commit_outcome(session, instruction, success(str(instruction_id), result, spec.done))
 
@@ -104,7 +101,7 @@ def _execute_with_provider(
 
     def claim(session: Session) -> tuple[Released, ...]:
         claimed.clear()
-        instruction = _due(session, instruction_id, "decoded")
+        instruction = _due(session, instruction_id, "decoded", spec)
         work = handler.claim(session, instruction, parse(spec.data, instruction.data), worker)
         if isinstance(work, Parked):
             instruction.state, instruction.wait_reason = "waiting", work.reason
@@ -197,7 +194,9 @@ def _locked(session: Session, instruction_id: uuid.UUID) -> Instruction | None:
     return session.get(Instruction, instruction_id, with_for_update=True)
 
 
-def _due(session: Session, instruction_id: uuid.UUID, state: str) -> Instruction:
+def _due(
+    session: Session, instruction_id: uuid.UUID, state: str, spec: InstructionType | None = None
+) -> Instruction:
     """The locked row if this stage is due; raises _Closed if it isn't, DeadlineExceeded if late."""
     row = session.execute(
         select(Instruction, Instruction.deadline_at < func.clock_timestamp())
@@ -207,7 +206,7 @@ def _due(session: Session, instruction_id: uuid.UUID, state: str) -> Instruction
     if row is None:
         raise _Closed(_dropped(instruction_id))
     instruction: Instruction = row[0]
-    if instruction.state == "withdrawn":
+    if instruction.state == "withdrawn" or (spec and instruction.type != spec.name):
         raise _Closed(_dropped(instruction_id))
     if instruction.state == "waiting":
         raise _Closed(False)  # whoever ends its wait publishes it anew
@@ -216,11 +215,6 @@ def _due(session: Session, instruction_id: uuid.UUID, state: str) -> Instruction
     if row[1]:
         raise DeadlineExceeded
     return instruction
-
-
-def _type_of(session: Session, instruction_id: uuid.UUID) -> InstructionType | None:
-    name = session.scalar(select(Instruction.type).where(Instruction.id == instruction_id))
-    return None if name is None else instruction_type(name)
 
 
 def _has_outcome(instruction_id: uuid.UUID) -> bool:
@@ -232,7 +226,10 @@ def _has_outcome(instruction_id: uuid.UUID) -> bool:
 
 
 def _dropped(instruction_id: uuid.UUID) -> bool:
-    logger.info("Instruction %s was withdrawn or never submitted: message dropped", instruction_id)
+    logger.info(
+        "Instruction %s was withdrawn, never submitted, or is of another type: message dropped",
+        instruction_id,
+    )
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from celery.exceptions import Ignore, Reject
 from llmchatlinker import stages
 from llmchatlinker.celery_app import app
 from llmchatlinker.ids import as_instruction_id
-from llmchatlinker.instructions import INSTRUCTION_SET, Unit
+from llmchatlinker.instructions import INSTRUCTION_SET, InstructionType, Unit
 
 
 def stage_task(name: str, stage: Callable[[UUID], bool]) -> Any:
@@ -32,14 +33,12 @@ def stage_task(name: str, stage: Callable[[UUID], bool]) -> Any:
 def execute_tasks(unit: Unit) -> dict[str, Any]:
     """A task for every instruction type of the unit, by the type's name."""
     return {
-        spec.name: stage_task(spec.task_name, _execute)
+        spec.name: stage_task(spec.task_name, partial(_execute, spec))
         for spec in INSTRUCTION_SET.values()
         if spec.unit is unit
     }
 
 
-def _execute(instruction_id: UUID) -> bool:
-    return stages.execute(
-        instruction_id,
-        worker=str(app.current_worker_task and app.current_worker_task.request.hostname),
-    )
+def _execute(spec: InstructionType, instruction_id: UUID) -> bool:
+    worker = str(app.current_worker_task.request.hostname)
+    return stages.execute(instruction_id, spec, worker)
