@@ -71,19 +71,19 @@ class Cluster:
     def in_use(self, holder: str | None) -> StartFailed:
         """The error for a directory in use; ``holder``: the pid of what started it, None: gone."""
         postmaster = self.postmaster()
-        server = f" as pid {postmaster.pid}" if postmaster else ", or is being started"
+        if postmaster:
+            server = f"PostgreSQL already runs in {self.directory} as pid {postmaster.pid}"
+        else:
+            server = f"PostgreSQL is being started in {self.directory} already"
         if holder is None:
-            origin = ", left by a process that is gone"
+            origin = "left by a process that is gone"
             remedy = f"Stop it: kill -INT {postmaster.pid}" if postmaster else "Try again"
         elif holder == str(os.getpid()):
-            origin = ", started by this very process"
-            remedy = "Use that instance"
+            origin, remedy = "started by this very process", "Use that instance"
         else:
-            origin = f", started by process {holder}"
-            remedy = f"Stop process {holder}"
+            origin, remedy = f"started by process {holder}", f"Stop process {holder}"
         return StartFailed(
-            f"PostgreSQL already runs in {self.directory}{server}{origin}.",
-            {"remedy": f"{remedy}, or use another directory."},
+            f"{server}, {origin}.", {"remedy": f"{remedy}, or use another directory."}
         )
 
     # --- the cluster's making --------------------------------------------------------------------

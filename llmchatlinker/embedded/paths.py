@@ -40,10 +40,11 @@ def data_dir() -> Path:
 
 
 def make_dir(path: Path, mode: int) -> None:
-    """Make ``path``, and what is missing above it, with exactly ``mode``.
+    """Make ``path`` with exactly ``mode``, and what is missing above it as ``data_dir`` would.
 
     What exists is not touched. Raises ``StartFailed`` when something stands in the way.
     """
+    above = PASSABLE if os.geteuid() == 0 else PRIVATE
     missing = []
     folder = path
     while not folder.is_dir():
@@ -56,7 +57,7 @@ def make_dir(path: Path, mode: int) -> None:
             folder.mkdir(exist_ok=True)
             # mkdir's own mode is cut by the umask, and a umask of 077 would lock the system user
             # out.
-            folder.chmod(mode)
+            folder.chmod(mode if folder == path else above)
     except OSError as error:
         raise StartFailed(
             f"The folder {folder} can't be made: {error.strerror}.",

@@ -175,9 +175,9 @@ class EmbeddedPostgres:
     def _start(self) -> None:
         root = os.geteuid() == 0
         user = ensure_system_user() if root else None
-        make_dir(self.directory, PASSABLE if root else PRIVATE)
         if user is not None:
             require_access(self.directory, user)
+        make_dir(self.directory, PASSABLE if root else PRIVATE)
         cluster = self._cluster
         cluster.lock()
         installed = binaries.copied_to(self.directory) if root else binaries.installed()

@@ -50,9 +50,12 @@ def ensure_system_user() -> pwd.struct_passwd:
 
 
 def require_access(folder: Path, user: pwd.struct_passwd) -> None:
-    """Raise ``StartFailed`` naming the first folder down to ``folder`` that is shut to ``user``."""
+    """Raise ``StartFailed`` naming the first folder down to ``folder`` that is shut to ``user``.
+
+    Folders that are not there yet count as open.
+    """
     for step in [*reversed(folder.absolute().parents), folder.absolute()]:
-        if not _may_enter(step, user):
+        if step.is_dir() and not _may_enter(step, user):
             raise StartFailed(
                 f"The system user {user.pw_name}, which PostgreSQL runs as, can't enter {step}, "
                 f"and so can't reach {folder}.",

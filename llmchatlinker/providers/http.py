@@ -1,24 +1,19 @@
-"""One bounded HTTP exchange with a provider, and the one mapping from its failures to our errors.
-
-``requests`` has no timeout for a whole exchange: its read timeout starts anew with every byte. So the
-body is read piece by piece here, against a clock and a size.
-"""
+"""One bounded HTTP exchange with a provider, and the one mapping from its failures to our errors."""
 
 from __future__ import annotations
 
 import json
 import re
 import threading
-import time
 from typing import Any
 
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from llmchatlinker.errors import ProviderError, ProviderTimeout
 from llmchatlinker.providers.base import Endpoint
+from llmchatlinker.providers.calls import Call, CallAdapter, call
 
 PIECE = 65_536
 CONNECTIONS_PER_PROVIDER = 256
@@ -46,7 +41,7 @@ def _session(endpoint: Endpoint) -> requests.Session:
         session = _sessions.get(endpoint.name)
         if session is None:
             session = requests.Session()
-            adapter = HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_PER_PROVIDER)
+            adapter = CallAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_PER_PROVIDER)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             _sessions[endpoint.name] = session
@@ -55,64 +50,35 @@ def _session(endpoint: Endpoint) -> requests.Session:
 
 def exchange(endpoint: Endpoint, method: str, url: str, body: dict[str, Any] | None = None) -> Any:
     """Send one request and return the JSON document that came back."""
-    clock = _Clock(endpoint)
-    try:
-        # A redirect is not followed: it would carry the prompt, and perhaps the key, elsewhere.
-        with _session(endpoint).request(
-            method,
-            url,
-            json=body,
-            auth=_Bearer(endpoint.api_key),
-            headers={"Accept": "application/json"},
-            timeout=(
-                min(endpoint.connect_timeout, endpoint.total_timeout),
-                min(endpoint.read_timeout, endpoint.total_timeout),
-            ),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            text = _read(endpoint, response, clock)
-            status = response.status_code
-            retry_after = response.headers.get("Retry-After")
-    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        kind = "accept a connection" if isinstance(error, requests.ConnectTimeout) else "answer"
-        raise ProviderTimeout(
-            f"Provider {endpoint.name!r} did not {kind} within {clock.elapsed:.1f} s.",
-            {"provider": endpoint.name},
-        ) from None
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise ProviderError(
-            f"Provider {endpoint.name!r} could not be reached: {_plain_reason(error)}.",
-            {"provider": endpoint.name},
-        ) from None
+    with call(endpoint.total_timeout) as current:
+        try:
+            # A redirect is not followed: it would carry the prompt, and perhaps the key, elsewhere.
+            with _session(endpoint).request(
+                method,
+                url,
+                json=body,
+                auth=_Bearer(endpoint.api_key),
+                headers={"Accept": "application/json"},
+                timeout=(endpoint.connect_timeout, endpoint.read_timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                text = _read(endpoint, response)
+                status = response.status_code
+                retry_after = response.headers.get("Retry-After")
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise _broken(endpoint, current, error) from None
+    if current.aborted:  # an aborted answer without a length looks like one that has ended
+        raise _too_late(endpoint, current)
     if status != 200:
         raise _refused(endpoint, status, text, retry_after)
     return _document(endpoint, text)
 
 
-class _Clock:
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._start = time.monotonic()
-        self._limit = endpoint.total_timeout
-
-    @property
-    def elapsed(self) -> float:
-        return time.monotonic() - self._start
-
-    @property
-    def is_over(self) -> bool:
-        return self.elapsed > self._limit
-
-
-def _read(endpoint: Endpoint, response: requests.Response, clock: _Clock) -> bytes:
+def _read(endpoint: Endpoint, response: requests.Response) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    while True:
-        # read1 comes back after one read of the socket; read would wait for a whole piece, and a
-        # provider that sends a byte a second would never let us look at the clock.
-        piece: bytes = response.raw.read1(PIECE, decode_content=True)
-        if not piece:
-            return b"".join(pieces)
+    for piece in response.iter_content(PIECE):
         pieces.append(piece)
         size += len(piece)
         if size > endpoint.answer_bytes:
@@ -120,11 +86,30 @@ def _read(endpoint: Endpoint, response: requests.Response, clock: _Clock) -> byt
                 f"Provider {endpoint.name!r} answered with more than {endpoint.answer_bytes} bytes.",
                 {"provider": endpoint.name},
             )
-        if clock.is_over:
-            raise ProviderTimeout(
-                f"Provider {endpoint.name!r} was still answering after {clock.elapsed:.1f} s.",
-                {"provider": endpoint.name},
-            )
+    return b"".join(pieces)
+
+
+def _broken(endpoint: Endpoint, current: Call, error: Exception) -> ProviderError:
+    if current.aborted:
+        return _too_late(endpoint, current)
+    if isinstance(error, requests.ConnectTimeout):
+        what = f"did not accept a connection within {current.elapsed:.1f} s"
+        return ProviderTimeout(_sentence(endpoint, what), {"provider": endpoint.name})
+    timed_out = isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError)
+    if timed_out or "timed out" in str(error):  # a body's read timeout comes as ConnectionError
+        what = f"said nothing for {endpoint.read_timeout:.1f} s"
+        return ProviderTimeout(_sentence(endpoint, what), {"provider": endpoint.name})
+    what = f"could not be reached, or broke off: {_plain_reason(error)}"
+    return ProviderError(_sentence(endpoint, what), {"provider": endpoint.name})
+
+
+def _too_late(endpoint: Endpoint, current: Call) -> ProviderTimeout:
+    what = f"had not answered after {current.elapsed:.1f} s"
+    return ProviderTimeout(_sentence(endpoint, what), {"provider": endpoint.name})
+
+
+def _sentence(endpoint: Endpoint, what: str) -> str:
+    return f"Provider {endpoint.name!r} {what}."
 
 
 def _refused(

@@ -1,0 +1,5 @@
+"""``python -m llmchatlinker``: the command line."""
+
+from llmchatlinker.cli import main
+
+main(prog_name="llmchatlinker")

@@ -1,0 +1,1 @@
+"""The whole, from outside: worker processes, command lines, a real LLM."""
