@@ -30,6 +30,8 @@ from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instruction_data.fields import check_storable
 from llmchatlinker.instructions import InstructionType, instruction_type
 from llmchatlinker.outcomes import Ending, Released
+from llmchatlinker.results.hints import hint
+from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings, without_password
 from llmchatlinker.topology import DECODE_TASK, STORE_TASK
 
@@ -41,24 +43,37 @@ KEY_LENGTH = 200
 DUE = {"submitted": 0, "decoded": 1, "executed": 2}
 
 
-def cycle(instruction_id: uuid.UUID, spec: InstructionType, state: str = "submitted") -> Signature:
+def cycle(
+    instruction_id: uuid.UUID,
+    spec: InstructionType,
+    state: str = "submitted",
+    reply_to: str | None = None,
+) -> Signature:
     """The chain of what is left for an instruction in ``state``."""
     # Without a time limit for the confirm, a frozen broker would hold the publisher for ever.
-    options = {"confirm_timeout": get_settings().confirm_timeout}
+    options: dict[str, Any] = {"confirm_timeout": get_settings().confirm_timeout}
+    if reply_to is not None:
+        options["reply_to"] = reply_to
     first, *rest = (DECODE_TASK, spec.task_name, STORE_TASK)[DUE[state] :]
     signatures = [app.signature(first, args=(str(instruction_id),), options=dict(options))]
     signatures += [app.signature(name, options=dict(options)) for name in rest]
     return chain(signatures, app=app)
 
 
-def publish(instruction_id: uuid.UUID, spec: InstructionType, state: str, **options: Any) -> None:
+def publish(
+    instruction_id: uuid.UUID,
+    spec: InstructionType,
+    state: str,
+    reply_to: str | None = None,
+    **options: Any,
+) -> None:
     """Put the stage that is due onto its queue. The id is the last task's, and every task's root.
 
     ``options`` are those of ``apply_async`` for the first message. The chain's own ``run`` does the
     same, but keeps a ``producer`` for itself (celery/canvas.py), and then takes one more.
     """
     text = str(instruction_id)
-    steps = cycle(instruction_id, spec, state)
+    steps = cycle(instruction_id, spec, state, reply_to)
     tasks, _ = steps.prepare_steps((), {}, steps.tasks, root_id=text, app=app, last_task_id=text)
     first = tasks.pop()
     first.apply_async(chain=tasks, **options)
@@ -82,13 +97,15 @@ def submit(
     seconds = _deadline(spec, deadline)
     _check_key(idempotency_key)
     new_id = new_instruction_id()
-    row = {
+    reply_to = wakeups().reply_to()
+    row: dict[str, Any] = {
         "id": new_id,
         "type": spec.name,
         "data": checked,
         "turn": "queued" if spec.takes_turn else None,
         "idempotency_key": idempotency_key,
         "fingerprint": _fingerprint(spec, checked) if idempotency_key else None,
+        "reply_to": reply_to,
     }
     patience = get_settings().client_patience
     found = database().run(
@@ -96,8 +113,9 @@ def submit(
     )
     if found != new_id:
         return str(found)  # the same instruction was submitted before, and is on its way
+    wakeups().submitted(str(new_id))
     try:
-        _publish_from_client(new_id, spec)
+        _publish_from_client(new_id, spec, reply_to)
     except Exception as error:
         if _withdraw(new_id, error):
             raise _no_broker(error) from None
@@ -209,7 +227,9 @@ def _is_id(value: object, below: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < below
 
 
-def _publish_from_client(instruction_id: uuid.UUID, spec: InstructionType) -> None:
+def _publish_from_client(
+    instruction_id: uuid.UUID, spec: InstructionType, reply_to: str | None
+) -> None:
     """Publish within the client's patience: what can't be confirmed by then has failed.
 
     A pooled connection may have died unnoticed since its last use; that fails at once, and a second
@@ -224,7 +244,8 @@ def _publish_from_client(instruction_id: uuid.UUID, spec: InstructionType) -> No
                 connection.ensure_connection(
                     max_retries=1, interval_start=0, interval_step=0.2, timeout=patience
                 )
-                publish(instruction_id, spec, "submitted", producer=producer, retry=False)
+                options = {"producer": producer, "retry": False}
+                publish(instruction_id, spec, "submitted", reply_to, **options)
             except Exception:
                 # Not an orderly close: that would wait for the answer of a broker that gives none.
                 connection.collect()
@@ -287,5 +308,6 @@ def publish_released(released: Iterable[Released]) -> None:
 
 
 def announce(ending: Ending) -> None:
-    """What follows an id's end: the turns behind it go on. (Here clients will be woken.)"""
+    """What follows an id's end, once it is committed: clients wake, and the turn behind goes on."""
+    hint(ending)
     publish_released(ending.released)

@@ -31,7 +31,8 @@ class Ending:
     """An id that has just become final, for whoever wakes the client."""
 
     instruction_id: uuid.UUID
-    reply_to: str | None
+    #: The reply queues of those who wait for it.
+    reply_to: tuple[str, ...]
     released: tuple[Released, ...] = ()
 
 
@@ -105,8 +106,11 @@ _FINALISE = text(
                ended.submitted_at, ended.final_at
           FROM ended JOIN users ON users.id = ANY (ended.user_ids) AND users.recording
         ON CONFLICT DO NOTHING
+    ), waited AS (
+        DELETE FROM waiters USING ended WHERE waiters.instruction_id = ended.id
+        RETURNING waiters.queue
     )
-    SELECT reply_to, turn, chat_id FROM ended
+    SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited) AS waiters FROM ended
     """
 )
 
@@ -131,4 +135,5 @@ def finalise(
     released: tuple[Released, ...] = ()
     if otherwise is not None and row.turn is not None:
         released = release_next_turn(session, row.chat_id)
-    return Ending(instruction_id, row.reply_to, released)
+    queues = [row.reply_to, *row.waiters] if row.reply_to else row.waiters
+    return Ending(instruction_id, tuple(dict.fromkeys(queues)), released)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.db.sessions import use_database
+from llmchatlinker.results.wakeups import forget_wakeups
 from llmchatlinker.settings import Settings, use_settings
 
 
@@ -12,6 +13,7 @@ def configure(settings: Settings | None) -> None:
 
     For programs that don't want to be set up by their environment, before or between uses.
     """
+    forget_wakeups()
     use_settings(settings)
     use_database(None)
     app.reconnect()

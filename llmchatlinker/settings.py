@@ -55,8 +55,13 @@ class Settings:
     generation_deadline: float = _setting(
         600.0, "the same for LLM_RESPONSE_GENERATE and _REGENERATE"
     )
-    poll_interval: float = _setting(0.004, "seconds before a waiting client's second look")
-    poll_interval_max: float = _setting(0.25, "seconds between a waiting client's looks, at most")
+    fallback_interval: float = _setting(
+        2.0, "seconds between two looks for results whose wake-up may have been lost"
+    )
+    poll_interval: float = _setting(
+        0.004, "seconds before the second look where nothing wakes (embedded mode); then it grows"
+    )
+    poll_interval_max: float = _setting(0.25, "seconds between two such looks, at most")
     lease: float = _setting(30.0, "seconds a worker owns a provider call without a heartbeat")
     sweep_interval: float = _setting(5.0, "seconds between two sweeps for what has no live owner")
     sweep_grace: float = _setting(10.0, "seconds a stage may wait before the sweeper looks at it")

@@ -59,6 +59,7 @@ def sweep() -> Counter[str]:
     for instruction_id, type_name, state in lost:
         publish(instruction_id, instruction_type(type_name), state)
     done["republished"] = len(lost)
+    database().run(_purge_waiters, patience=get_settings().client_patience)
     if get_settings().broker_is_embedded:
         database().run(_purge_delivered, patience=get_settings().client_patience)
     return done
@@ -166,6 +167,11 @@ def _queue(type_name: str, state: str) -> str:
     if state == "submitted":
         return CONTROL
     return DATABASE if state == "executed" else instruction_type(type_name).queue
+
+
+def _purge_waiters(session: Session) -> None:
+    """Who waited for an id that never ended has long gone: no deadline is longer than a day."""
+    session.execute(text("DELETE FROM waiters WHERE created_at < now() - interval '2 days'"))
 
 
 def _purge_delivered(session: Session) -> None:

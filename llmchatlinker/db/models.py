@@ -300,6 +300,17 @@ class Record(Base):
     finished_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Waiter(Base):
+    """A reply queue to be hinted about an instruction that its process did not submit."""
+
+    __tablename__ = "waiters"
+    __table_args__ = (Index(None, "created_at"),)
+
+    instruction_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class TaskResult(Base):
     """The result of a Celery task that is no instruction, and of a saved group (``group:<id>``)."""
 

@@ -6,47 +6,41 @@ connection, for every call (``celery/backends/database/session.py``). What is ov
 
 * ``store_result``, ``mark_as_failure``, ``mark_as_revoked`` end an instruction by ``finalise`` only:
   Celery would write FAILURE over work that is committed when a hand-off fails (``_fail_chain``);
-* ``wait_for``, ``get_many``: one query per look for all ids, at growing intervals, never the parents;
+* ``wait_for``, ``get_many``: woken and not polling (``wakeups.py``), and never about the parents;
 * the storage itself: JSONB, no pickle, one statement per write, one bounded pool.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from celery import states
 from celery.backends.base import BaseBackend
 from celery.result import result_from_tuple
 from kombu.exceptions import KombuError
-from sqlalchemy import Uuid, any_, bindparam, delete, func, select
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Instruction, TaskResult
 from llmchatlinker.db.sessions import database
-from llmchatlinker.envelope import restored
-from llmchatlinker.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    InternalError,
-    LLMChatLinkerError,
-    NotFound,
-    ResultTimeout,
-    Unavailable,
-)
+from llmchatlinker.errors import Cancelled, InternalError, NotFound, ResultTimeout
 from llmchatlinker.ids import as_instruction_id
-from llmchatlinker.outcomes import finalise
-from llmchatlinker.results.waiting import looks
+from llmchatlinker.results.reading import Meta, end, read
+from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-Meta = dict[str, Any]
 GROUP = "group:"
-NOT_THERE: Meta = {"status": states.PENDING, "result": None, "traceback": None, "known": False}
+#: Seconds between two calls of ``on_interval``; Celery's own default.
+DEFAULT_INTERVAL = 0.5
 
 
 class PostgresBackend(BaseBackend):
@@ -75,7 +69,7 @@ class PostgresBackend(BaseBackend):
         if instruction_id is None:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         if state in states.READY_STATES:
-            self._end(instruction_id, None)
+            end(instruction_id, None)
         return result
 
     def mark_as_failure(
@@ -97,7 +91,7 @@ class PostgresBackend(BaseBackend):
         elif isinstance(exc, KombuError | ConnectionError):
             logger.warning("Instruction %s: hand-off failed, left to the sweeper", instruction_id)
         else:
-            self._end(instruction_id, InternalError(details={"exception": type(exc).__name__}))
+            end(instruction_id, InternalError(details={"exception": type(exc).__name__}))
 
     def mark_as_revoked(
         self,
@@ -112,16 +106,7 @@ class PostgresBackend(BaseBackend):
         if instruction_id is None:
             super().mark_as_revoked(task_id, reason, request, store_result, state)
         else:
-            self._end(instruction_id, Cancelled())
-
-    def _end(self, instruction_id: uuid.UUID, otherwise: LLMChatLinkerError | None) -> None:
-        from llmchatlinker.orchestrator import announce
-
-        # Waits out an outage: in a thread pool a store that raises leaks the worker's slot
-        # (celery/concurrency/base.py, apply_target).
-        ending = database().run(lambda session: finalise(session, instruction_id, otherwise))
-        if ending is not None:
-            announce(ending)
+            end(instruction_id, Cancelled())
 
     def _store_result(
         self,
@@ -161,45 +146,18 @@ class PostgresBackend(BaseBackend):
     # --- reading --------------------------------------------------------------------------------
 
     def _get_task_meta_for(self, task_id: str) -> Meta:
-        return self._read([task_id])[task_id]
+        meta: Meta = self.meta_from_decoded(read([task_id])[task_id])
+        return meta
 
     def _restore_group(self, group_id: str) -> Meta | None:
-        meta = self._read([GROUP + group_id])[GROUP + group_id]
+        meta = read([GROUP + group_id])[GROUP + group_id]
         if not meta["known"]:
             return None
         return meta | {"result": result_from_tuple(meta["result"], self.app)}
 
     def task_result_exists(self, task_id: str) -> bool:
         """Whether the id was submitted, whatever has become of it."""
-        return bool(self._get_task_meta_for(task_id)["known"])
-
-    def _read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
-        """The meta of each id: one query for the instructions, one for what is none."""
-        found = dict.fromkeys(task_ids, NOT_THERE)
-        instructions = {task_id: as_instruction_id(task_id) for task_id in task_ids}
-        wanted = {value: key for key, value in instructions.items() if value is not None}
-        others = [key for key, value in instructions.items() if value is None]
-        late: list[uuid.UUID] = []
-
-        def work(session: Session) -> None:
-            late.clear()
-            if wanted:
-                for row in session.execute(_INSTRUCTIONS, {"ids": list(wanted)}):
-                    found[wanted[row.id]] = _instruction_meta(row)
-                    if row.late:
-                        late.append(row.id)
-            if others:
-                rows = session.scalars(select(TaskResult).where(TaskResult.task_id.in_(others)))
-                for result in rows:
-                    found[result.task_id] = self.meta_from_decoded(_task_meta(result))
-
-        database().run(work, patience=get_settings().client_patience)
-        if late:
-            # No worker has closed it: the waiting client keeps the deadline itself.
-            for instruction_id in late:
-                self._end(instruction_id, DeadlineExceeded())
-            return self._read(task_ids)
-        return found
+        return bool(read([task_id])[task_id]["known"])
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -211,26 +169,13 @@ class PostgresBackend(BaseBackend):
         no_ack: bool = True,
         on_interval: Callable[[], object] | None = None,
     ) -> Meta:
-        """Wait for one result. ResultTimeout when it takes longer, NotFound for an id of nobody."""
-        for last in looks(timeout, interval, on_interval):
-            try:
-                meta: Meta = self.get_task_meta(task_id)
-            except Unavailable:
-                if last:
-                    raise
-                continue  # an outage ends nothing: the result is where it was
-            if meta["status"] in states.READY_STATES:
-                return meta
-            if not meta["known"] and as_instruction_id(task_id) is not None:
-                raise NotFound(
-                    f"Instruction {task_id} was never submitted, or its result is kept no longer.",
-                    {"instruction_id": task_id},
-                )
-        raise ResultTimeout(
-            f"Instruction {task_id} is not done after {timeout} s; it goes on, and its result can "
-            "be asked for later.",
-            {"instruction_id": task_id},
-        )
+        """Wait for one result. ResultTimeout when it takes longer, NotFound for an id of nobody.
+
+        ``interval``: seconds between two calls of ``on_interval``; nobody polls.
+        """
+        for _, meta in self.get_many([task_id], timeout, interval, on_interval=on_interval):
+            return meta
+        raise AssertionError("get_many yields every id or raises")
 
     def get_many(
         self,
@@ -242,60 +187,69 @@ class PostgresBackend(BaseBackend):
         on_interval: Callable[[], object] | None = None,
         max_iterations: int | None = None,
     ) -> Iterator[tuple[str, Meta]]:
-        """Yield each id with its meta as it becomes final; one query per look for all of them."""
-        waiting = list(dict.fromkeys(task_ids))
-        for last in looks(timeout, interval, on_interval):
-            if not waiting:
-                return
-            for task_id, meta in self._read(waiting).items():
-                if meta["status"] in states.READY_STATES:
-                    waiting.remove(task_id)
-                    meta = meta | {"task_id": task_id}
-                    if on_message is not None:
-                        on_message(meta)
-                    yield task_id, meta
-            if last and waiting:
-                raise ResultTimeout(f"{len(waiting)} results are not there after {timeout} s.")
+        """Yield each id with its meta as it becomes final."""
+        waiting = dict.fromkeys(task_ids)
+        arrived: SimpleQueue[tuple[str, Meta]] = SimpleQueue()
+        callbacks = {task_id: partial(_put, arrived, task_id) for task_id in waiting}
+        pause = None if on_interval is None else (interval or DEFAULT_INTERVAL)
+        end = None if timeout is None else time.monotonic() + timeout
+        for task_id, on_ready in callbacks.items():
+            wakeups().wait(task_id, on_ready)
+        try:
+            while waiting:
+                found = _take(arrived, end, pause)
+                if found is None and end is not None and time.monotonic() >= end:
+                    found = self._last_look(list(waiting), timeout)
+                if found is None:
+                    if on_interval is not None:
+                        on_interval()
+                    continue
+                task_id, meta = found
+                if task_id not in waiting:
+                    continue
+                del waiting[task_id]
+                meta = self.meta_from_decoded(meta) | {"task_id": task_id}
+                if not meta["known"]:
+                    raise _never_submitted(task_id)
+                if on_message is not None:
+                    on_message(meta)
+                yield task_id, meta
+        finally:
+            for task_id in waiting:
+                wakeups().leave(task_id, callbacks[task_id])
+
+    def _last_look(self, task_ids: list[str], timeout: float | None) -> tuple[str, Meta]:
+        """The time is up: what is there after all, or else ResultTimeout."""
+        for task_id, meta in read(task_ids).items():
+            if meta["ended"]:
+                return task_id, meta
+        shown = f"Instruction {task_ids[0]} is" if len(task_ids) == 1 else f"{len(task_ids)} are"
+        raise ResultTimeout(
+            f"{shown} not done after {timeout} s. It goes on; ask for the result later.",
+            {"instruction_ids": task_ids[:100]},
+        )
 
 
-_INSTRUCTIONS = select(
-    Instruction.id,
-    Instruction.state,
-    Instruction.outcome,
-    Instruction.final_at,
-    (Instruction.final_at.is_(None) & (Instruction.deadline_at < func.clock_timestamp())).label(
-        "late"
-    ),
-).where(
-    Instruction.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
-    Instruction.state != "withdrawn",  # withdrawn is as good as never submitted
-)
+def _put(arrived: SimpleQueue[tuple[str, Meta]], task_id: str, meta: Meta) -> None:
+    arrived.put((task_id, meta))
 
 
-def _instruction_meta(row: Any) -> Meta:
-    """An instruction as Celery sees a task: SUCCESS means that an envelope is there."""
-    final = row.state == "final"
-    status = states.PENDING if row.state == "submitted" else states.STARTED
-    return {
-        "status": states.SUCCESS if final else status,
-        "result": restored(row.outcome) if final else None,
-        "traceback": None,
-        "children": [],
-        "date_done": row.final_at.isoformat() if final else None,
-        "task_id": str(row.id),
-        "known": True,
-    }
+def _take(
+    arrived: SimpleQueue[tuple[str, Meta]], end: float | None, pause: float | None
+) -> tuple[str, Meta] | None:
+    """What has arrived; None when the end or the pause comes first."""
+    left = None if end is None else max(0.0, end - time.monotonic())
+    try:
+        return arrived.get(timeout=left if pause is None else min(pause, left or pause))
+    except Empty:
+        return None
 
 
-def _task_meta(row: TaskResult) -> Meta:
-    return {
-        "status": row.status,
-        "result": row.result,
-        "traceback": row.traceback,
-        "date_done": row.date_done.isoformat(),
-        "task_id": row.task_id,
-        "known": True,
-    } | (row.meta or {})
+def _never_submitted(task_id: str) -> NotFound:
+    return NotFound(
+        f"Instruction {task_id} was never submitted, or its result is kept no longer.",
+        {"instruction_id": task_id},
+    )
 
 
 def _upsert(task_id: str, status: str, result: Any, traceback: str | None, meta: Meta) -> None:

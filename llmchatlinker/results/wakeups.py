@@ -1,0 +1,212 @@
+"""How a client waits: it is woken, and one thread per process looks for all of its waiters at once.
+
+Whoever waits registers an id and a function to call. The reader thread looks at the database for
+
+* the ids that were just hinted, or that nobody would hint to this process (all in one query),
+* every id that is waited for, each ``fallback_interval`` seconds: that covers lost hints,
+* every id, at short intervals that grow, while there is no reply queue (embedded mode, no broker).
+
+So a thousand waiting threads need one connection to PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmchatlinker.errors import Unavailable
+from llmchatlinker.results import reading
+from llmchatlinker.results.replies import Replies
+from llmchatlinker.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+Meta = dict[str, Any]
+OnReady = Callable[[Meta], None]
+Read = Callable[[Sequence[str]], Mapping[str, Meta]]
+Register = Callable[[Sequence[str], str], None]
+
+GROWTH = 1.5
+#: Ids in one query, at most.
+BATCH = 1_000
+#: Ids that this process submitted and hints that nobody waited for yet: so many are remembered.
+REMEMBERED = 10_000
+
+
+class Wakeups:
+    """The waiters of a process. ``read``: metas by id; ``register``: be hinted for others' ids."""
+
+    def __init__(self, read: Read, register: Register) -> None:
+        self._read = read
+        self._register = register
+        self._changed = threading.Condition()
+        self._waiting: dict[str, list[OnReady]] = {}
+        self._due: set[str] = set()
+        self._foreign: set[str] = set()
+        #: Ids that this process submitted; whether their hint can't be lost on its way here.
+        self._submitted: OrderedDict[str, bool] = OrderedDict()
+        #: Hints that came before anybody waited for them.
+        self._early: OrderedDict[str, bool] = OrderedDict()
+        self._look_at = math.inf
+        self._pause = 0.0
+        self._thread: threading.Thread | None = None
+        self.replies = Replies(self._hinted, self._look_for_all)
+
+    def reply_to(self) -> str | None:
+        """The queue that this process's hints come to; None where there are none."""
+        if get_settings().broker_is_embedded:
+            return None
+        self.replies.start()
+        return self.replies.queue_name
+
+    def submitted(self, task_id: str) -> None:
+        """This process submits the id, so its hint comes here without further ado."""
+        with self._changed:
+            _remember(self._submitted, task_id, self.replies.connected)
+
+    def wait(self, task_id: str, on_ready: OnReady) -> None:
+        """Call ``on_ready`` with the id's meta once it is ready, or known to be nobody's."""
+        with self._changed:
+            self._waiting.setdefault(task_id, []).append(on_ready)
+            if task_id not in self._submitted:
+                self._foreign.add(task_id)
+            if not self._submitted.get(task_id, False) or task_id in self._early:
+                self._due.add(task_id)
+            self._pause = get_settings().poll_interval
+            self._look_at = min(self._look_at, time.monotonic() + self._interval())
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        self.replies.start()
+
+    def leave(self, task_id: str, on_ready: OnReady) -> None:
+        """Don't wait any longer."""
+        with self._changed:
+            waiters = self._waiting.get(task_id, [])
+            if on_ready in waiters:
+                waiters.remove(on_ready)
+                if not waiters:
+                    self._forget(task_id)
+
+    def _hinted(self, task_id: str) -> None:
+        with self._changed:
+            if task_id in self._waiting:
+                self._due.add(task_id)
+                self._changed.notify()
+            else:
+                _remember(self._early, task_id, True)
+
+    def _look_for_all(self) -> None:
+        with self._changed:
+            self._due.update(self._waiting)
+            self._changed.notify()
+
+    # --- the reader thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            task_ids = self._next()
+            try:
+                for start in range(0, len(task_ids), BATCH):
+                    self._look(task_ids[start : start + BATCH])
+            except Unavailable:
+                self._postpone()  # the pool has said it; waiting goes on
+            except Exception:
+                logger.exception("Results can't be read; trying again")
+                self._postpone()
+
+    def _next(self) -> list[str]:
+        """Wait until there is something to look for; returns the ids."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._waiting and now >= self._look_at:
+                    self._look_at = now + self._interval()
+                    self._due.clear()
+                    return list(self._waiting)
+                if self._due:
+                    found = [task_id for task_id in self._due if task_id in self._waiting]
+                    self._due.clear()
+                    return found
+                self._changed.wait(self._look_at - now if self._waiting else None)
+
+    def _interval(self) -> float:
+        settings = get_settings()
+        if self.replies.connected:
+            return settings.fallback_interval
+        pause = self._pause
+        self._pause = min(pause * GROWTH, settings.poll_interval_max)
+        return pause
+
+    def _postpone(self) -> None:
+        with self._changed:
+            self._look_at = time.monotonic() + get_settings().poll_interval_max
+
+    def _look(self, task_ids: Sequence[str]) -> None:
+        self._deliver(self._read(task_ids))
+        with self._changed:
+            foreign = [task_id for task_id in task_ids if task_id in self._foreign]
+            if not foreign or not self.replies.connected:
+                return
+            self._foreign.difference_update(foreign)
+        # Registered first, read once more second: an end in between is not missed.
+        self._register(foreign, self.replies.queue_name)
+        self._deliver(self._read(foreign))
+
+    def _deliver(self, metas: Mapping[str, Meta]) -> None:
+        ready: list[tuple[OnReady, Meta]] = []
+        with self._changed:
+            for task_id, meta in metas.items():
+                if meta["ended"]:
+                    ready += [(on_ready, meta) for on_ready in self._waiting.get(task_id, [])]
+                    self._forget(task_id)
+        for on_ready, meta in ready:
+            on_ready(meta)
+
+    def _forget(self, task_id: str) -> None:
+        self._waiting.pop(task_id, None)
+        self._due.discard(task_id)
+        self._foreign.discard(task_id)
+        self._submitted.pop(task_id, None)
+        self._early.pop(task_id, None)
+        if not self._waiting:
+            self._look_at = math.inf
+
+
+def _remember(memory: OrderedDict[str, bool], task_id: str, value: bool) -> None:
+    memory[task_id] = value
+    while len(memory) > REMEMBERED:
+        memory.popitem(last=False)
+
+
+_current: Wakeups | None = None
+_current_lock = threading.Lock()
+
+
+def wakeups() -> Wakeups:
+    """The process's waiters, made at the first call."""
+    global _current
+    if _current is None:
+        with _current_lock:
+            if _current is None:
+                _current = Wakeups(reading.read, reading.register_waiters)
+    return _current
+
+
+def forget_wakeups() -> None:
+    """Start anew: in the child of a fork, which has none of the threads, or for other servers."""
+    global _current, _current_lock
+    _current_lock = threading.Lock()
+    previous, _current = _current, None
+    if previous is not None:
+        previous.replies.stop()
+
+
+os.register_at_fork(after_in_child=forget_wakeups)
