@@ -10,10 +10,11 @@ import json
 import uuid
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Chat, Instruction
+from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import Envelope, Stage, failure
 from llmchatlinker.errors import LLMChatLinkerError
 
@@ -84,19 +85,19 @@ def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, 
     return tuple(Released(row.id, row.type) for row in rows)
 
 
-#: One statement: the end of the instruction, and the record of it for every user who wants one.
-_FINALISE = text(
-    """
+#: One statement: the end of the instruction, the record of it for every user who wants one, and who
+#: is to be woken.
+_FINALISE = """
     WITH ended AS (
         UPDATE instructions
            SET state = 'final',
                final_at = now(),
-               outcome = coalesce(outcome, CAST(:fallback AS jsonb)),
+               outcome = coalesce(outcome, CAST(%(fallback)s AS jsonb)),
                wait_reason = NULL,
                turn = CASE WHEN turn IS NULL THEN NULL ELSE 'done' END
-         WHERE id = :id
+         WHERE id = %(id)s
            AND final_at IS NULL
-           AND (outcome IS NOT NULL OR CAST(:fallback AS jsonb) IS NOT NULL)
+           AND (outcome IS NOT NULL OR CAST(%(fallback)s AS jsonb) IS NOT NULL)
         RETURNING id, type, chat_id, user_ids, submitted_at, final_at, outcome, reply_to, turn
     ), kept AS (
         INSERT INTO records
@@ -110,30 +111,31 @@ _FINALISE = text(
         DELETE FROM waiters USING ended WHERE waiters.instruction_id = ended.id
         RETURNING waiters.queue
     )
-    SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited) AS waiters FROM ended
-    """
-)
+    SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited) FROM ended
+"""
 
 
 def finalise(
-    session: Session,
     instruction_id: uuid.UUID,
     otherwise: LLMChatLinkerError | None = None,
     stage: Stage = "store",
+    *,
+    patience: float | None = None,
 ) -> Ending | None:
     """Make the id final; None when it was already, or has no outcome and ``otherwise`` is None.
 
-    ``otherwise``: how it ends where no outcome was committed.
+    ``otherwise``: how it ends where no outcome was committed. ``patience``: as of ``Database.run``.
     """
     envelope = None if otherwise is None else failure(str(instruction_id), otherwise, stage)
-    row = session.execute(
-        _FINALISE,
-        {"id": instruction_id, "fallback": None if envelope is None else json.dumps(envelope)},
-    ).first()
-    if row is None:
+    fallback = None if envelope is None else json.dumps(envelope)
+    values = {"id": str(instruction_id), "fallback": fallback}
+    rows = database().statement(_FINALISE, values, patience=patience)
+    if not rows:
         return None
+    reply_to, turn, chat_id, waiting = rows[0]
     released: tuple[Released, ...] = ()
-    if otherwise is not None and row.turn is not None:
-        released = release_next_turn(session, row.chat_id)
-    queues = [row.reply_to, *row.waiters] if row.reply_to else row.waiters
+    if otherwise is not None and turn is not None:
+        # A turn that ended without an outcome. If this process dies here, the sweeper does it.
+        released = database().run(lambda s: release_next_turn(s, chat_id), patience=patience)
+    queues = [reply_to, *waiting] if reply_to else waiting
     return Ending(instruction_id, tuple(dict.fromkeys(queues)), released)

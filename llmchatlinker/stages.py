@@ -50,21 +50,46 @@ class _Closed(Exception):
         self.goes_on = goes_on
 
 
+_READ = """
+    SELECT type, data, state, deadline_at < clock_timestamp() FROM instructions WHERE id = %(id)s
+"""
+
+_DECODED = """
+    UPDATE instructions
+       SET data = %(data)s, user_ids = %(user_ids)s, chat_id = %(chat_id)s, state = 'decoded',
+           decoded_at = now(), published_at = now()
+     WHERE id = %(id)s AND state = 'submitted'
+"""
+
+
 def decode(instruction_id: uuid.UUID) -> bool:
-    """Validate type and data, resolve names to ids; what is wrong becomes the outcome."""
+    """Validate type and data, resolve names to ids; what is wrong becomes the outcome.
 
-    def work(session: Session) -> tuple[Released, ...]:
-        instruction = _due(session, instruction_id, "submitted")
-        spec = instruction_type(instruction.type)
-        data = resolve(session, parse(spec.data, instruction.data))
-        instruction.data = data.model_dump(mode="json", exclude_none=True)
-        instruction.user_ids = users_of(data) or None
-        instruction.chat_id = chat_of(session, data)
-        instruction.state = "decoded"
-        instruction.decoded_at = instruction.published_at = func.now()
-        return ()
+    Two statements and no transaction around them: the second compares and sets.
+    """
+    rows = database().statement(_READ, {"id": str(instruction_id)})
+    try:
+        if not rows:
+            raise _Closed(_dropped(instruction_id))
+        type_name, raw, state, late = rows[0]
+        _check_due(instruction_id, state, "submitted", late)
+        spec = instruction_type(type_name)
+        values = database().run(lambda session: _decoded(session, spec, raw))
+    except _Closed as closed:
+        return closed.goes_on
+    except Exception as error:
+        return _failed(instruction_id, "decode", error)
+    database().statement(_DECODED, values | {"id": str(instruction_id)})
+    return True
 
-    return _stage(instruction_id, "decode", work)
+
+def _decoded(session: Session, spec: InstructionType, raw: dict[str, Any]) -> dict[str, Any]:
+    data = resolve(session, parse(spec.data, raw))
+    return {
+        "data": data.model_dump_json(exclude_none=True),
+        "user_ids": users_of(data) or None,
+        "chat_id": chat_of(session, data),
+    }
 
 
 def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bool:
@@ -77,7 +102,7 @@ def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bo
 
 def store(instruction_id: uuid.UUID) -> bool:
     """Make the result final under the client's id, and wake the client."""
-    ending = database().run(lambda session: finalise(session, instruction_id))
+    ending = finalise(instruction_id)
     if ending is not None:
         announce(ending)
     return True
@@ -175,9 +200,15 @@ def _stage(
     except _Closed as closed:
         return closed.goes_on
     except Exception as error:
-        reason = _as_error(error, instruction_id, stage)
-        released = database().run(lambda session: _fail(session, instruction_id, reason, stage))
+        return _failed(instruction_id, stage, error)
     publish_released(released)
+    return True
+
+
+def _failed(instruction_id: uuid.UUID, stage: Stage, error: Exception) -> bool:
+    """Make ``error`` the outcome; the chain goes on to store it."""
+    reason = _as_error(error, instruction_id, stage)
+    publish_released(database().run(lambda session: _fail(session, instruction_id, reason, stage)))
     return True
 
 
@@ -206,15 +237,21 @@ def _due(
     if row is None:
         raise _Closed(_dropped(instruction_id))
     instruction: Instruction = row[0]
-    if instruction.state == "withdrawn" or (spec and instruction.type != spec.name):
+    if spec and instruction.type != spec.name:
         raise _Closed(_dropped(instruction_id))
-    if instruction.state == "waiting":
-        raise _Closed(False)  # whoever ends its wait publishes it anew
-    if instruction.state != state:
-        raise _Closed(True)  # delivered twice: go on from what is there
-    if row[1]:
-        raise DeadlineExceeded
+    _check_due(instruction_id, instruction.state, state, row[1])
     return instruction
+
+
+def _check_due(instruction_id: uuid.UUID, state: str, wanted: str, late: bool) -> None:
+    if state == "withdrawn":
+        raise _Closed(_dropped(instruction_id))
+    if state == "waiting":
+        raise _Closed(False)  # whoever ends its wait publishes it anew
+    if state != wanted:
+        raise _Closed(True)  # delivered twice: go on from what is there
+    if late:
+        raise DeadlineExceeded
 
 
 def _has_outcome(instruction_id: uuid.UUID) -> bool:

@@ -28,7 +28,7 @@ from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import DeadlineExceeded, Unavailable
 from llmchatlinker.instructions import instruction_type
 from llmchatlinker.orchestrator import announce, publish, publish_released
-from llmchatlinker.outcomes import Ending, Released, finalise, release_next_turn
+from llmchatlinker.outcomes import Released, finalise, release_next_turn
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import CONTROL, DATABASE, QUEUE_NAMES
 
@@ -43,13 +43,16 @@ Lost = tuple[uuid.UUID, str, str]
 def sweep() -> Counter[str]:
     """One round; counts of what was done, by kind. Nothing when another worker is at it."""
     done: Counter[str] = Counter()
-    endings = database().run(_expire, patience=get_settings().client_patience)
-    for ending in endings or ():
-        announce(ending)
-    done["expired"] = len(endings or ())
-    if endings is None:
+    patience = get_settings().client_patience
+    late = database().run(_late, patience=patience)
+    if late is None:
         return done
-    released = database().run(_overlooked_turns, patience=get_settings().client_patience)
+    for instruction_id in late:
+        ending = finalise(instruction_id, DeadlineExceeded(), patience=patience)
+        if ending is not None:
+            announce(ending)
+            done["expired"] += 1
+    released = database().run(_overlooked_turns, patience=patience)
     publish_released(released)
     done["released"] = len(released)
     ready = _ready_messages()
@@ -59,9 +62,9 @@ def sweep() -> Counter[str]:
     for instruction_id, type_name, state in lost:
         publish(instruction_id, instruction_type(type_name), state)
     done["republished"] = len(lost)
-    database().run(_purge_waiters, patience=get_settings().client_patience)
+    database().run(_purge_waiters, patience=patience)
     if get_settings().broker_is_embedded:
-        database().run(_purge_delivered, patience=get_settings().client_patience)
+        database().run(_purge_delivered, patience=patience)
     return done
 
 
@@ -70,19 +73,14 @@ def _alone(session: Session) -> bool:
     return bool(locked)
 
 
-def _expire(session: Session) -> list[Ending] | None:
-    """End what is late; None when another sweeper holds the lock."""
+def _late(session: Session) -> list[uuid.UUID] | None:
+    """What is past its deadline; None when another sweeper is at it."""
     if not _alone(session):
         return None
-    late = session.scalars(
-        select(Instruction.id)
-        .where(Instruction.final_at.is_(None), Instruction.deadline_at < func.now())
-        .order_by(Instruction.deadline_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    ).all()
-    endings = [finalise(session, instruction_id, DeadlineExceeded()) for instruction_id in late]
-    return [ending for ending in endings if ending is not None]
+    late = select(Instruction.id).where(
+        Instruction.final_at.is_(None), Instruction.deadline_at < func.now()
+    )
+    return list(session.scalars(late.order_by(Instruction.deadline_at).limit(BATCH)))
 
 
 def _overlooked_turns(session: Session) -> tuple[Released, ...]:

@@ -11,12 +11,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import psycopg2
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -82,13 +82,46 @@ class Database:
         ``patience``: seconds to keep trying; None for as long as it takes (workers). Raises
         Unavailable when patience runs out, and whatever ``work`` raises otherwise.
         """
+
+        def transaction() -> Result:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                return work(session)
+
+        return self._patiently(transaction, patience)
+
+    def statement(
+        self, sql: str, values: Mapping[str, Any], *, patience: float | None = None
+    ) -> list[Any]:
+        """Run one statement that commits by itself, and return its rows; patience as of ``run``.
+
+        For the hot path: ``sql`` and ``values`` are psycopg2's (``%(name)s``). A statement on the
+        driver takes a quarter of the CPU of one in a Session.
+        """
+
+        def alone() -> list[Any]:
+            connection = self.engine.raw_connection()
+            try:
+                driver: Any = connection.driver_connection
+                driver.autocommit = True
+                with driver.cursor() as cursor:
+                    cursor.execute(sql, values)
+                    rows = cursor.fetchall() if cursor.description else []
+                driver.autocommit = False
+            except BaseException:
+                connection.invalidate()  # in what state it is, nobody knows
+                raise
+            connection.close()  # goes back to the pool
+            return rows
+
+        return self._patiently(alone, patience)
+
+    def _patiently(self, attempt: Callable[[], Result], patience: float | None) -> Result:
         started = time.monotonic()
         pause, again = FIRST_PAUSE, 0
         while True:
             try:
-                with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                    result = work(session)
-            except (OperationalError, InterfaceError, PoolTimeout, DBAPIError) as error:
+                result = attempt()
+            except (DBAPIError, psycopg2.Error, PoolTimeout) as error:
                 if _asks_to_run_again(error) and again < RUN_AGAIN_AT_MOST:
                     again += 1
                     continue
@@ -137,17 +170,15 @@ class Database:
 
 
 def _asks_to_run_again(error: Exception) -> bool:
-    return getattr(getattr(error, "orig", None), "pgcode", None) in RUN_AGAIN
+    return getattr(_original(error), "pgcode", None) in RUN_AGAIN
 
 
 def _is_outage(error: Exception) -> bool:
     if isinstance(error, PoolTimeout):
         return True
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    original = error.orig
+    original = _original(error)
     # Without a code the connection failed before the server could say why; class 08 is
     # connection, 53 insufficient resources, 57P operator intervention, 25006 a read-only standby
     # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
@@ -157,10 +188,15 @@ def _is_outage(error: Exception) -> bool:
     return code.startswith(("08", "53", "57P")) or code == "25006"
 
 
+def _original(error: Exception) -> BaseException | None:
+    """The driver's own error: SQLAlchemy wraps it, a bare statement does not."""
+    return error.orig if isinstance(error, DBAPIError) else error
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, PoolTimeout):
         return "every connection of the pool is in use."
-    text = str(getattr(error, "orig", error)).strip().splitlines()
+    text = str(_original(error)).strip().splitlines()
     line = text[0] if text else type(error).__name__
     return line if line.endswith((".", "?", "!")) else line + "."
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from celery import states
-from sqlalchemy import Uuid, any_, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Instruction, TaskResult, Waiter
+from llmchatlinker.db.models import TaskResult, Waiter
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import restored
 from llmchatlinker.errors import DeadlineExceeded, LLMChatLinkerError
@@ -23,18 +24,13 @@ from llmchatlinker.settings import get_settings
 #: ``ended`` (waiting for it makes no sense any longer).
 Meta = dict[str, Any]
 
-_INSTRUCTIONS = select(
-    Instruction.id,
-    Instruction.state,
-    Instruction.outcome,
-    Instruction.final_at,
-    (Instruction.final_at.is_(None) & (Instruction.deadline_at < func.clock_timestamp())).label(
-        "late"
-    ),
-).where(
-    Instruction.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
-    Instruction.state != "withdrawn",  # withdrawn is as good as never submitted
-)
+#: Withdrawn is as good as never submitted.
+_INSTRUCTIONS = """
+    SELECT CAST(id AS text), state, outcome, final_at,
+           final_at IS NULL AND deadline_at < clock_timestamp()
+      FROM instructions
+     WHERE id = ANY (CAST(%(ids)s AS uuid[])) AND state <> 'withdrawn'
+"""
 
 
 def read(task_ids: Sequence[str]) -> dict[str, Meta]:
@@ -43,7 +39,7 @@ def read(task_ids: Sequence[str]) -> dict[str, Meta]:
     Raises Unavailable when PostgreSQL does not answer within the client's patience.
     """
     found: dict[str, Meta] = {}
-    instructions: dict[uuid.UUID, str] = {}
+    instructions: dict[str, str] = {}
     others: list[str] = []
     for task_id in task_ids:
         instruction_id = as_instruction_id(task_id)
@@ -51,26 +47,28 @@ def read(task_ids: Sequence[str]) -> dict[str, Meta]:
         if instruction_id is None:
             others.append(task_id)
         else:
-            instructions[instruction_id] = task_id
-    late: list[uuid.UUID] = []
-
-    def work(session: Session) -> None:
-        late.clear()
-        if instructions:
-            for row in session.execute(_INSTRUCTIONS, {"ids": list(instructions)}):
-                found[instructions[row.id]] = _instruction_meta(row)
-                if row.late:
-                    late.append(row.id)
-        if others:
-            for result in session.scalars(select(TaskResult).where(TaskResult.task_id.in_(others))):
-                found[result.task_id] = _task_meta(result)
-
-    database().run(work, patience=get_settings().client_patience)
+            instructions[str(instruction_id)] = task_id
+    patience = get_settings().client_patience
+    if others:
+        found |= database().run(lambda session: _other_tasks(session, others), patience=patience)
+    if not instructions:
+        return found
+    late: list[str] = []
+    values = {"ids": list(instructions)}
+    for row in database().statement(_INSTRUCTIONS, values, patience=patience):
+        found[instructions[row[0]]] = _instruction_meta(*row[:4])
+        if row[4]:
+            late.append(row[0])
     if late:
-        for instruction_id in late:
-            end(instruction_id, DeadlineExceeded(), patience=get_settings().client_patience)
-        return found | read([instructions[instruction_id] for instruction_id in late])
+        for text in late:
+            end(uuid.UUID(text), DeadlineExceeded(), patience=patience)
+        return found | read([instructions[text] for text in late])
     return found
+
+
+def _other_tasks(session: Session, task_ids: Sequence[str]) -> dict[str, Meta]:
+    rows = session.scalars(select(TaskResult).where(TaskResult.task_id.in_(task_ids)))
+    return {row.task_id: _task_meta(row) for row in rows}
 
 
 def end(
@@ -79,9 +77,7 @@ def end(
     """Make the id final, and do what follows from that. ``patience``: as of ``Database.run``."""
     from llmchatlinker.orchestrator import announce  # which submits, and so needs this package
 
-    ending = database().run(
-        lambda session: finalise(session, instruction_id, otherwise), patience=patience
-    )
+    ending = finalise(instruction_id, otherwise, patience=patience)
     if ending is not None:
         announce(ending)
 
@@ -111,17 +107,19 @@ def _not_there(*, never_submitted: bool) -> Meta:
     }
 
 
-def _instruction_meta(row: Any) -> Meta:
+def _instruction_meta(
+    instruction_id: str, state: str, outcome: dict[str, Any] | None, final_at: datetime | None
+) -> Meta:
     """An instruction as Celery sees a task: SUCCESS means that an envelope is there."""
-    final = row.state == "final"
-    status = states.PENDING if row.state == "submitted" else states.STARTED
+    final = state == "final" and outcome is not None and final_at is not None
+    status = states.PENDING if state == "submitted" else states.STARTED
     return {
         "status": states.SUCCESS if final else status,
-        "result": restored(row.outcome) if final else None,
+        "result": restored(outcome) if final and outcome else None,
         "traceback": None,
         "children": [],
-        "date_done": row.final_at.isoformat() if final else None,
-        "task_id": str(row.id),
+        "date_done": final_at.isoformat() if final and final_at else None,
+        "task_id": instruction_id,
         "known": True,
         "ended": final,
     }
