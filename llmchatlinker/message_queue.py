@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from llmchatlinker.envelope import Envelope, failure
 from llmchatlinker.errors import InvalidData, LLMChatLinkerError
+from llmchatlinker.instruction_data.fields import shown
 from llmchatlinker.orchestrator import submit
 from llmchatlinker.results.result import InstructionResult
 from llmchatlinker.settings import get_settings
@@ -65,7 +66,7 @@ def parse_message(message: str | bytes) -> dict[str, Any]:
         raise InvalidData(f"The message is not JSON{where}.") from None
     if not isinstance(document, dict):
         raise InvalidData("An instruction must be a JSON object with type and data.")
-    unknown = [str(name)[:50] for name in document if name not in FIELDS]
+    unknown = [shown(name) for name in document if name not in FIELDS]
     if unknown:
         raise InvalidData(
             f"An instruction has no field {unknown[0]!r}.",

@@ -128,10 +128,14 @@ def _insert(submission: Submission, reply_to: str | None) -> uuid.UUID:
         "reply_to": reply_to,
         "deadline": submission.deadline,
     }
-    if database().statement(_INSERT, values, patience=patience):
-        return submission.id
-    # Either an earlier try committed and its answer was lost, or the key is taken.
-    found, fingerprint = database().statement(_FIND, values, patience=patience)[0]
+    while True:
+        if database().statement(_INSERT, values, patience=patience):
+            return submission.id
+        # Either an earlier try committed and its answer was lost, or the key is taken.
+        rows = database().statement(_FIND, values, patience=patience)
+        if rows:
+            break  # or else the key's instruction was withdrawn just now, and the key is free
+    found, fingerprint = rows[0]
     if found != str(submission.id) and bytes(fingerprint) != submission.fingerprint:
         raise Conflict(
             "The idempotency key was used for another instruction.",

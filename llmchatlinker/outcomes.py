@@ -50,6 +50,8 @@ def commit_outcome(
     user = envelope["data"].get("user")
     if isinstance(user, dict) and not instruction.user_ids:
         instruction.user_ids = [user["user_id"]]  # USER_CREATE: the user is its own from now on
+    if "api_key" in instruction.data:
+        instruction.data = {k: v for k, v in instruction.data.items() if k != "api_key"}
     if instruction.turn is None:
         return ()
     instruction.turn = "done"
@@ -93,6 +95,7 @@ _FINALISE = """
            SET state = 'final',
                final_at = now(),
                outcome = coalesce(outcome, CAST(%(fallback)s AS jsonb)),
+               data = data - 'api_key',
                wait_reason = NULL,
                turn = CASE WHEN turn IS NULL THEN NULL ELSE 'done' END
          WHERE id = %(id)s

@@ -6,11 +6,11 @@ row of the table in README.md (a test compares the three). Durations are seconds
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from llmchatlinker.errors import ConfigurationError
 
@@ -18,7 +18,7 @@ PREFIX = "LLMCHATLINKER_"
 
 
 def _setting(default: Any, about: str, *, secret: bool = False) -> Any:
-    return field(default=default, metadata={"about": about, "secret": secret})
+    return field(default=default, repr=not secret, metadata={"about": about, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +107,18 @@ class Settings:
 
 
 def without_password(url: str) -> str:
-    """The address in ``url`` as it may be shown: user and host, no password, no query."""
-    parts = urlsplit(url)
-    host = parts.hostname or "localhost"
-    if ":" in host:
-        host = f"[{host}]"
-    if parts.port:
-        host = f"{host}:{parts.port}"
-    if parts.username:
-        host = f"{parts.username}@{host}"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    """The address in ``url`` as it may be shown: user and host, no password, no query.
+
+    Works on what is no valid address as well: a password that should have been quoted must not show
+    just because of that. So everything before the last @ but the user's name goes.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "(no address)"
+    before, at, host = rest.rpartition("@")
+    host = host.partition("?")[0].partition("#")[0]
+    user = before.partition(":")[0] if at else ""
+    return f"{scheme}://{user}@{host}" if user else f"{scheme}://{host}"
 
 
 def _convert(name: str, raw: str, kind: type) -> Any:
@@ -130,7 +132,7 @@ def _convert(name: str, raw: str, kind: type) -> Any:
 def _check(settings: Settings) -> None:
     for item in fields(settings):
         value = getattr(settings, item.name)
-        if isinstance(value, int | float) and value <= 0:
+        if isinstance(value, int | float) and not 0 < value < math.inf:  # nan is neither
             raise ConfigurationError(f"{PREFIX}{item.name.upper()} must be greater than 0.")
     _ = settings.sqlalchemy_url  # says at start what would else be said at the first query
 

@@ -113,7 +113,7 @@ def _transaction(
 ) -> Callable[[Session], tuple[Released, ...]]:
     def work(session: Session) -> tuple[Released, ...]:
         instruction = _due(session, instruction_id, "decoded", spec)
-        result = handler(session, parse(spec.data, instruction.data))
+        result = handler(session, parse(spec.data, instruction.data, decoded=True))
         return commit_outcome(session, instruction, success(str(instruction_id), result, spec.done))
 
     return work
@@ -127,7 +127,8 @@ def _execute_with_provider(
     def claim(session: Session) -> tuple[Released, ...]:
         claimed.clear()
         instruction = _due(session, instruction_id, "decoded", spec)
-        work = handler.claim(session, instruction, parse(spec.data, instruction.data), worker)
+        data = parse(spec.data, instruction.data, decoded=True)
+        work = handler.claim(session, instruction, data, worker)
         if isinstance(work, Parked):
             instruction.state, instruction.wait_reason = "waiting", work.reason
             return ()

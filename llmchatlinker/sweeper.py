@@ -26,7 +26,7 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.db.models import Attempt, Instruction
 from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import DeadlineExceeded, Unavailable
-from llmchatlinker.instructions import instruction_type
+from llmchatlinker.instructions import INSTRUCTION_SET
 from llmchatlinker.orchestrator import announce, publish, publish_released
 from llmchatlinker.outcomes import Released, finalise, release_next_turn
 from llmchatlinker.settings import get_settings
@@ -60,7 +60,7 @@ def sweep() -> Counter[str]:
         lambda session: _take_lost(session, ready), patience=get_settings().client_patience
     )
     for instruction_id, type_name, state in lost:
-        publish(instruction_id, instruction_type(type_name), state)
+        publish(instruction_id, INSTRUCTION_SET[type_name], state)
     done["republished"] = len(lost)
     database().run(_purge_waiters, patience=patience)
     if get_settings().broker_is_embedded:
@@ -132,7 +132,9 @@ def _take_lost(session: Session, ready: dict[str, int]) -> list[Lost]:
         .group_by(Instruction.type, Instruction.state)
     )
     for type_name, state, count in counts:
-        missing[_queue(type_name, state)] += count
+        queue = _queue(type_name, state)
+        if queue is not None:
+            missing[queue] += count
     grace = func.make_interval(0, 0, 0, 0, 0, 0, get_settings().sweep_grace)
     candidates = session.execute(
         select(Instruction.id, Instruction.type, Instruction.state)
@@ -144,7 +146,7 @@ def _take_lost(session: Session, ready: dict[str, int]) -> list[Lost]:
     lost: list[Lost] = []
     for instruction_id, type_name, state in candidates:
         queue = _queue(type_name, state)
-        if missing[queue] > 0:
+        if queue is not None and missing[queue] > 0:
             missing[queue] -= 1
             lost.append((instruction_id, type_name, state))
     _date_anew(session, (instruction_id for instruction_id, _, _ in lost))
@@ -160,11 +162,14 @@ def _date_anew(session: Session, instruction_ids: Iterable[uuid.UUID]) -> None:
     )
 
 
-def _queue(type_name: str, state: str) -> str:
-    """The queue on which the stage that is due waits."""
+def _queue(type_name: str, state: str) -> str | None:
+    """The queue on which the stage that is due waits; None for a type of a newer version's."""
+    spec = INSTRUCTION_SET.get(type_name)
+    if spec is None:
+        return None
     if state == "submitted":
         return CONTROL
-    return DATABASE if state == "executed" else instruction_type(type_name).queue
+    return DATABASE if state == "executed" else spec.queue
 
 
 def _purge_waiters(session: Session) -> None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from llmchatlinker.instruction_data.fields import BIGINT_MAX, Data, Id, InstructionId, Name, Page
 
-Moment = Annotated[datetime, Field(strict=False)]
+
+def _is_text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be a moment in ISO 8601")
+    return value
+
+
+#: A number would do for pydantic too, and mean seconds since 1970.
+Moment = Annotated[datetime, Field(strict=False), BeforeValidator(_is_text)]
 State = Literal["submitted", "decoded", "executed", "waiting", "final", "withdrawn"]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from llmchatlinker.instruction_data.fields import (
     URL_LENGTH,
@@ -16,10 +17,20 @@ from llmchatlinker.instruction_data.fields import (
     Page,
     Text,
     TurnPolicy,
+    is_decoded,
 )
+
+API_KEY_LENGTH = 2_000
 
 
 def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("must be an http:// or https:// address") from None
+    if not parts.hostname:
+        raise ValueError("must be an http:// or https:// address")
     scheme, separator, rest = value.partition("://")
     if not separator or scheme.lower() not in ("http", "https") or not rest.split("/")[0]:
         raise ValueError("must be an http:// or https:// address")
@@ -31,9 +42,21 @@ def _http_url(value: str) -> str:
 
 
 Endpoint = Annotated[str, Field(min_length=8, max_length=URL_LENGTH), AfterValidator(_http_url)]
-ApiKey = Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^[\x21-\x7e]+$")]
+
+
+def _api_key(value: str, info: ValidationInfo) -> str:
+    if is_decoded(info):
+        return value  # a Fernet token by now, and longer than what was in it
+    if not 0 < len(value) <= API_KEY_LENGTH:
+        raise ValueError(f"must have 1 to {API_KEY_LENGTH} characters")
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("must be printable ASCII without spaces")
+    return value
+
+
+ApiKey = Annotated[str, AfterValidator(_api_key)]
 Kind = Literal["openai", "anthropic", "ollama"]
-Seconds = Annotated[float, Field(gt=0, le=3_600, strict=False)]
+Seconds = Annotated[float, Field(gt=0, le=3_600)]
 
 #: What LLMChatLinker itself puts into a request, so that nobody else may.
 OURS = frozenset({"model", "messages", "stream", "stream_options", "n"})
@@ -68,8 +91,8 @@ class ProviderSettings(Data):
 class Price(Data):
     """What a million tokens cost, in the operator's currency."""
 
-    prompt: Annotated[float, Field(ge=0, strict=False)] = 0.0
-    completion: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    prompt: Annotated[float, Field(ge=0, lt=1e12)] = 0.0
+    completion: Annotated[float, Field(ge=0, lt=1e12)] = 0.0
 
 
 class LLMSettings(Data):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
-from typing import Any
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, NoReturn
 
 import requests
 import urllib3.exceptions
@@ -41,6 +43,8 @@ def _session(endpoint: Endpoint) -> requests.Session:
         session = _sessions.get(endpoint.name)
         if session is None:
             session = requests.Session()
+            # One turn's cookie is no business of the next one's.
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             adapter = CallAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_PER_PROVIDER)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
@@ -66,7 +70,12 @@ def exchange(endpoint: Endpoint, method: str, url: str, body: dict[str, Any] | N
                 text = _read(endpoint, response)
                 status = response.status_code
                 retry_after = response.headers.get("Retry-After")
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            ValueError,
+        ) as error:
             raise _broken(endpoint, current, error) from None
     if current.aborted:  # an aborted answer without a length looks like one that has ended
         raise _too_late(endpoint, current)
@@ -123,7 +132,7 @@ def _refused(
             "LLM_PROVIDER_UPDATE sets another.",
             details,
         )
-    if retry_after is not None and retry_after.isdigit():
+    if retry_after is not None and re.fullmatch("[0-9]{1,9}", retry_after):
         details["retry_after"] = int(retry_after)
     said = _quote(endpoint, text)
     message = f"Provider {endpoint.name!r} answered with HTTP {status}" + (
@@ -138,7 +147,7 @@ def _quote(endpoint: Endpoint, text: bytes) -> str:
     """The provider's own words where it has any: its JSON error, never a page of HTML."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     words = document.get("error", document) if isinstance(document, dict) else document
     if isinstance(words, dict):
@@ -152,13 +161,24 @@ def _quote(endpoint: Endpoint, text: bytes) -> str:
 
 def _document(endpoint: Endpoint, text: bytes) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         shape = "HTML" if text.lstrip()[:1] == b"<" else "something that is no whole JSON document"
         raise ProviderError(
             f"Provider {endpoint.name!r} answered with {shape} ({len(text)} bytes).",
             {"provider": endpoint.name, "http_status": 200},
         ) from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number that is too large")  # and that jsonb could not keep
+    return number
 
 
 def _plain_reason(error: Exception) -> str:
@@ -175,4 +195,4 @@ def _plain_reason(error: Exception) -> str:
 
 def clean(text: str) -> str:
     """``text`` as PostgreSQL can keep it: NUL and lone surrogates become U+FFFD."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return re.sub("[\x00\ud800-\udfff]", "\ufffd", text)

@@ -7,20 +7,22 @@ what vLLM and DeepSeek call the text that OpenAI does not show.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from llmchatlinker.errors import ProviderError
 from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint, Usage
 from llmchatlinker.providers.http import clean, exchange
 
 CHAT = "/chat/completions"
+#: Levels of lists and objects in tool calls.
+NESTING = 100
 
 
 def base_url(api_endpoint: str) -> str:
     """The address up to and including ``/v1``, from a base or from the full URL of an endpoint."""
     url = api_endpoint.rstrip("/")
     url = url.removesuffix(CHAT).rstrip("/")
-    return url if urlsplit(url).path else url + "/v1"
+    _, _, rest = url.partition("://")
+    return url if "/" in rest else url + "/v1"
 
 
 class OpenAI:
@@ -54,12 +56,11 @@ def _answer(endpoint: Endpoint, document: Any) -> ChatAnswer:
     if not isinstance(message, dict):
         raise _unusable(endpoint, "has a choice without a message")
     finish_reason = choice.get("finish_reason")
-    tool_calls = message.get("tool_calls")
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     return ChatAnswer(
         content=_text(endpoint, message.get("content")),
         finish_reason=clean(finish_reason) if isinstance(finish_reason, str) else None,
-        tool_calls=_clean_all(tool_calls) if isinstance(tool_calls, list) and tool_calls else None,
+        tool_calls=_tool_calls(endpoint, message.get("tool_calls")),
         reasoning=clean(reasoning) if isinstance(reasoning, str) else None,
         usage=_usage(document.get("usage")),
     )
@@ -74,6 +75,13 @@ def _text(endpoint: Endpoint, content: Any) -> str:
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         return clean("".join(part for part in parts if isinstance(part, str)))
     raise _unusable(endpoint, "has a message whose content is no text")
+
+
+def _tool_calls(endpoint: Endpoint, calls: Any) -> list[Any] | None:
+    if not isinstance(calls, list) or not calls:
+        return None
+    cleaned: list[Any] = _clean_all(endpoint, calls)
+    return cleaned
 
 
 def _usage(usage: Any) -> Usage:
@@ -91,13 +99,16 @@ def _count(value: Any) -> int | None:
     return value if is_count else None
 
 
-def _clean_all(value: Any) -> Any:
+def _clean_all(endpoint: Endpoint, value: Any, depth: int = 0) -> Any:
+    if depth > NESTING:
+        raise _unusable(endpoint, "is nested too deeply")
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
-        return [_clean_all(item) for item in value]
+        return [_clean_all(endpoint, item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {clean(str(key)): _clean_all(item) for key, item in value.items()}
+        pairs = value.items()
+        return {clean(str(key)): _clean_all(endpoint, item, depth + 1) for key, item in pairs}
     return value
 
 

@@ -10,15 +10,19 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
+from llmchatlinker import secrets
 from llmchatlinker.errors import InvalidData, NotImplementedYet
 from llmchatlinker.instruction_data.chat import ChatCreate, ChatUpdate
-from llmchatlinker.instruction_data.fields import Data, describe
+from llmchatlinker.instruction_data.fields import DECODED, Data, describe
 from llmchatlinker.instruction_data.llm import (
     LLMAdd,
+    LLMProviderAdd,
+    LLMProviderUpdate,
     LLMResponseGenerate,
     LLMResponseRegenerate,
 )
 from llmchatlinker.instruction_data.user import UserGet
+from llmchatlinker.settings import get_settings
 from llmchatlinker.units.lookups import (
     get_llm,
     get_message,
@@ -32,17 +36,24 @@ SomeData = TypeVar("SomeData", bound=Data)
 USER_FIELDS = ("user_id", "user_ids", "add_users", "remove_users")
 
 
-def parse(model: type[SomeData], raw: dict[str, Any]) -> SomeData:
+def parse(model: type[SomeData], raw: dict[str, Any], *, decoded: bool = False) -> SomeData:
     """``raw`` as the instruction type's data; null is the same as left out."""
+    given = {key: value for key, value in raw.items() if value is not None}
     try:
-        return model.model_validate({key: value for key, value in raw.items() if value is not None})
+        return model.model_validate(given, context=DECODED if decoded else None)
     except ValidationError as error:
         raise describe(error) from None
 
 
 def resolve(session: Session, data: Data) -> Data:
-    """``data`` with every name replaced by the id behind it; NotFound for a name of nobody."""
+    """``data`` with every name replaced by the id behind it; NotFound for a name of nobody.
+
+    An API key is replaced by its token: from here on nothing has it in the clear.
+    """
     match data:
+        case LLMProviderAdd(api_key=str(key)) | LLMProviderUpdate(api_key=str(key)):
+            token = secrets.encrypt(key, get_settings()).decode("ascii")
+            return data.model_copy(update={"api_key": token})
         case UserGet(username=str(username)):
             found = user_ids_by_name(session, [username], "username")
             return data.model_copy(update={"user_id": found[username], "username": None})

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from llmchatlinker import secrets
 from llmchatlinker.db.models import LLM, Provider
 from llmchatlinker.errors import Conflict, InvalidData
 from llmchatlinker.instruction_data.fields import Data
@@ -23,7 +22,6 @@ from llmchatlinker.instruction_data.llm import (
     LLMUpdate,
 )
 from llmchatlinker.providers.registry import wire
-from llmchatlinker.settings import get_settings
 from llmchatlinker.units.lookups import get_llm, get_provider, page
 from llmchatlinker.units.views import llm_view, provider_view
 
@@ -35,7 +33,7 @@ def add_provider(session: Session, data: LLMProviderAdd) -> Result:
     provider = Provider(
         name=data.name,
         api_endpoint=data.api_endpoint,
-        api_key=_encrypted(data.api_key),
+        api_key=_token(data.api_key),
         kind=_supported(data.kind),
         settings=_plain(data.settings),
     )
@@ -52,7 +50,7 @@ def update_provider(session: Session, data: LLMProviderUpdate) -> Result:
     if data.api_endpoint is not None:
         provider.api_endpoint = data.api_endpoint
     if data.api_key is not None:
-        provider.api_key = _encrypted(data.api_key)
+        provider.api_key = _token(data.api_key)
     if data.kind is not None:
         provider.kind = _supported(data.kind)
     if data.settings is not None:
@@ -62,8 +60,8 @@ def update_provider(session: Session, data: LLMProviderUpdate) -> Result:
     return {"provider": provider_view(provider)}
 
 
-def _encrypted(api_key: str | None) -> bytes | None:
-    return None if api_key is None else secrets.encrypt(api_key, get_settings())
+def _token(api_key: str | None) -> bytes | None:
+    return None if api_key is None else api_key.encode("ascii")  # decode has encrypted it
 
 
 def _plain(settings: Data | None) -> dict[str, Any]:

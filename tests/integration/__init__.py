@@ -1,0 +1,1 @@
+"""Tests against a real PostgreSQL, a real RabbitMQ and a provider that misbehaves on demand."""

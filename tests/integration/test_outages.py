@@ -1,0 +1,316 @@
+"""Servers that are gone: clients say so in time, workers and waiting clients wait it out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from llmchatlinker.celery_app import app
+from llmchatlinker.db.migrate import migrate
+from llmchatlinker.db.sessions import Database, use_database
+from llmchatlinker.errors import Unavailable
+from llmchatlinker.orchestrator import submit
+from llmchatlinker.settings import get_settings
+from tests.fixtures.brokers import Broker, reconnect
+from tests.fixtures.configuration import Configure
+from tests.fixtures.cycles import Cycle
+from tests.fixtures.scenes import Scene
+from tests.fixtures.servers import private_postgres
+from tests.fixtures.threads import at_once
+from tests.servers.proxy import Proxy
+
+WITHIN = 5.0  # seconds in which a client is told
+
+
+@pytest.fixture
+def mq(broker: Broker, configure: Configure) -> Iterator[Proxy]:
+    """What stands between this process and its broker."""
+    with Proxy(broker.url) as proxy:
+        configure(broker_url=proxy.url)
+        reconnect()
+        yield proxy
+        configure(broker_url=broker.url)
+        reconnect()
+
+
+@pytest.fixture
+def db(cycle: Cycle, configure: Configure) -> Iterator[Proxy]:
+    """What stands between this process and its database; ``cycle`` itself goes past it."""
+    with Proxy(get_settings().database_url) as proxy:
+        # In clear, so that the proxy can read what is said.
+        between = Database(configure(database_url=proxy.url + "?sslmode=disable"))
+        use_database(between)
+        yield proxy
+        use_database(None)
+
+
+def refused(server: str) -> Unavailable:
+    """The error of a submission, which must come in time."""
+    started = time.monotonic()
+    with pytest.raises(Unavailable) as caught:
+        submit("USER_CREATE", {"username": "ada"})
+    assert time.monotonic() - started < WITHIN
+    assert caught.value.details["server"] == server
+    return caught.value
+
+
+def password(url: str) -> str:
+    return url.partition("://")[2].partition("@")[0].partition(":")[2]
+
+
+# --- the broker ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["never connected", "connected"])
+def test_a_broker_that_is_gone_is_named_and_nothing_will_run(
+    cycle: Cycle, mq: Proxy, before: str
+) -> None:
+    if before == "connected":
+        submit("USER_LIST", {})
+    mq.cut()
+
+    error = refused("broker")
+
+    host = mq.url.partition("@")[2].partition("/")[0]
+    assert host in error.message
+    assert host in error.details["address"]
+    assert password(mq.url) not in error.message + str(error.details)
+    assert "instruction_id" not in error.details
+    assert cycle.count("instructions", "type = 'USER_CREATE' AND state = 'withdrawn'") == 1
+
+
+def test_a_frozen_broker_is_noticed_too(cycle: Cycle, mq: Proxy) -> None:
+    submit("USER_LIST", {})
+    mq.freeze()
+    try:
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            submit("USER_CREATE", {"username": "ada"})
+        assert time.monotonic() - started < 2 * WITHIN
+    finally:
+        mq.thaw()
+
+    assert cycle.count("instructions", "type = 'USER_CREATE' AND state = 'withdrawn'") == 1
+
+
+def test_a_withdrawn_turn_holds_no_place_in_its_chat(scene: Scene, mq: Proxy) -> None:
+    mq.cut()
+    with pytest.raises(Unavailable):
+        scene.submit("one")
+    mq.mend()
+
+    scene.ask("two")
+
+    assert scene.said() == ["two", "You said: two"]
+
+
+def test_a_withdrawn_submission_leaves_its_idempotency_key(cycle: Cycle, mq: Proxy) -> None:
+    mq.cut()
+    with pytest.raises(Unavailable):
+        cycle.submit("USER_CREATE", username="ada", idempotency_key="k1")
+    mq.mend()
+
+    instruction_id = cycle.submit("USER_CREATE", username="ada", idempotency_key="k1")
+
+    assert cycle.row(instruction_id).state == "submitted"
+
+
+def test_a_broker_that_is_back_takes_messages_again(cycle: Cycle, mq: Proxy) -> None:
+    submit("USER_LIST", {})
+    mq.cut()
+    refused("broker")
+    mq.mend()
+
+    submit("USER_CREATE", {"username": "ada"})
+
+    assert cycle.broker.ready("control") == 2
+
+
+def test_a_connection_that_broke_unnoticed_is_replaced(cycle: Cycle, mq: Proxy) -> None:
+    submit("USER_LIST", {})
+    mq.cut()
+    mq.mend()
+
+    submit("USER_LIST", {})
+
+    assert cycle.broker.ready("control") == 2
+
+
+def test_a_hand_off_that_fails_leaves_the_turn_to_the_sweeper(scene: Scene, mq: Proxy) -> None:
+    first, second = scene.decoded("one"), scene.decoded("two")
+    scene.cycle.execute(second)
+    app.conf.task_publish_retry_policy = {"max_retries": 0}
+    mq.cut()
+
+    assert scene.cycle.execute(first)
+
+    row = scene.cycle.row(second)
+    assert (row.state, row.final_at) == ("decoded", None)
+
+
+# --- the database -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["never connected", "connected"])
+def test_a_database_that_is_gone_is_named_and_nothing_will_run(
+    cycle: Cycle, db: Proxy, before: str
+) -> None:
+    if before == "connected":
+        submit("USER_LIST", {})
+    db.cut()
+
+    error = refused("postgresql")
+
+    host = db.url.partition("@")[2].partition("/")[0]
+    assert host in error.message
+    assert host in error.details["address"]
+    assert password(db.url) not in error.message + str(error.details)
+    assert cycle.count("instructions", "type = 'USER_CREATE'") == 0
+
+
+def test_when_both_are_gone_the_error_carries_the_id_that_may_still_run(
+    cycle: Cycle, mq: Proxy, db: Proxy
+) -> None:
+    submit("USER_LIST", {})
+    mq.cut()
+    mq.on_connect = db.cut
+    mq.mend()
+    mq.lose_the_answer_to(b"AMQP")
+
+    with pytest.raises(Unavailable) as caught:
+        submit("USER_CREATE", {"username": "ada"})
+
+    row = cycle.row(caught.value.details["instruction_id"])
+    assert row.state == "submitted"
+    assert "may still run" in caught.value.message
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_waiting_client_waits_out_an_outage(cycle: Cycle, db: Proxy, many: bool, configure: Configure) -> None:
+    configure(client_patience=0.2)
+    instruction_id = str(cycle.submit("USER_CREATE", username="ada"))
+
+    def wait() -> str:
+        if many:
+            found = dict(app.backend.get_many([instruction_id], timeout=60))
+            return str(found[instruction_id]["result"]["status"])
+        return app.AsyncResult(instruction_id).get(timeout=60)["status"]
+
+    def outage() -> str:
+        db.cut()
+        threading.Event().wait(1.0)  # several times the client's patience
+        db.mend()
+        cycle.finish(cycle.row(instruction_id).id)
+        return "success"
+
+    assert set(at_once([wait, outage])) == {"success"}
+
+
+def test_a_stage_waits_out_an_outage(cycle: Cycle, db: Proxy) -> None:
+    instruction_id = cycle.submit("USER_CREATE", username="ada")
+    db.cut()
+    timer = threading.Timer(1.0, db.mend)
+    timer.start()
+
+    assert cycle.decode(instruction_id)
+
+    timer.join()
+    assert cycle.row(instruction_id).state == "decoded"
+
+
+# A commit whose answer is lost looks like a failure, and is none.
+
+
+def test_a_submission_whose_answer_is_lost_is_submitted_once(cycle: Cycle, db: Proxy) -> None:
+    submit("USER_LIST", {})
+    db.lose_the_answer_to(b"INSERT INTO instructions")
+
+    instruction_id = submit("USER_CREATE", {"username": "ada"})
+
+    assert db.cuts == 1
+    assert cycle.count("instructions", "type = 'USER_CREATE'") == 1
+    assert cycle.row(instruction_id).state == "submitted"
+
+
+@pytest.mark.parametrize("stage", ["decode", "execute"])
+def test_a_stage_whose_commits_answer_is_lost_works_once(
+    cycle: Cycle, db: Proxy, stage: str
+) -> None:
+    instruction_id = cycle.submit("USER_CREATE", username="ada")
+    if stage == "execute":
+        cycle.decode(instruction_id)
+    db.lose_the_answer_to(b"COMMIT")
+
+    assert cycle.finish(instruction_id, f"llmchatlinker.control.{stage}")
+
+    assert db.cuts == 1
+    assert cycle.envelope(instruction_id)["status"] == "success"
+    assert cycle.count("users") == 1
+
+
+def test_a_store_whose_answer_is_lost_has_stored(cycle: Cycle, db: Proxy) -> None:
+    instruction_id = cycle.decoded("USER_CREATE", username="ada")
+    cycle.execute(instruction_id)
+    db.lose_the_answer_to(b"UPDATE instructions")
+
+    assert cycle.store(instruction_id)
+
+    assert db.cuts == 1
+    assert cycle.envelope(instruction_id)["status"] == "success"
+
+
+def test_a_claim_whose_commits_answer_is_lost_still_makes_its_call(scene: Scene, db: Proxy) -> None:
+    instruction_id = scene.decoded("Hello")
+    db.lose_the_answer_to(b"COMMIT")
+
+    assert scene.cycle.execute(instruction_id)
+
+    assert db.cuts == 1
+    assert len(scene.provider.calls) == 1
+    assert scene.said() == ["Hello", "You said: Hello"]
+
+
+def test_an_answer_whose_commits_answer_is_lost_is_there_once(scene: Scene, db: Proxy) -> None:
+    def lose(exchange: object) -> None:
+        db.lose_the_answer_to(b"COMMIT")
+        echo(exchange)  # type: ignore[arg-type]
+
+    from tests.servers.scripts import echo
+
+    scene.provider.script(lose)
+
+    assert scene.ask("Hello")["content"] == "You said: Hello"
+    assert scene.cycle.count("messages") == 2
+    assert len(scene.provider.calls) == 1
+
+
+# --- a restart ----------------------------------------------------------------------------------
+
+
+def test_a_restart_of_postgresql_is_waited_out(broker: Broker, configure: Configure) -> None:
+    """A server of its own: nobody else's is restarted."""
+    with private_postgres() as server:
+        server.ensure_database("test")
+        database = Database(configure(database_url=server.url("test"), client_patience=0.5))
+        use_database(database)
+        try:
+            migrate(database)
+            cycle = Cycle(database, broker)
+            instruction_id = cycle.submit("USER_CREATE", username="ada")
+            result = app.AsyncResult(str(instruction_id))
+
+            def restart() -> str:
+                process = server.process
+                process.stop(20.0)
+                threading.Event().wait(1.0)
+                process.start()
+                cycle.finish(instruction_id)
+                return "success"
+
+            got = at_once([lambda: result.get(timeout=60)["status"], restart])
+            assert set(got) == {"success"}
+        finally:
+            use_database(None)

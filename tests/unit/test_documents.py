@@ -1,0 +1,181 @@
+"""What the documents say is what the code has: settings, instructions, codes, commands, links."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from llmchatlinker.cli import main
+from llmchatlinker.errors import LLMChatLinkerError
+from llmchatlinker.instruction_data.fields import Page
+from llmchatlinker.instructions import ALIASES, INSTRUCTION_SET, InstructionType
+from llmchatlinker.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "examples/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+each_type = pytest.mark.parametrize("spec", INSTRUCTION_SET.values(), ids=lambda spec: spec.name)
+
+
+def _rows(text: str) -> list[list[str]]:
+    """The cells of every table row."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def _section(text: str, heading: str) -> str:
+    """What stands below a heading of the second level, up to the next one."""
+    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"there is no section {heading!r}"
+    return found[1]
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The blocks between ``` and ```."""
+    yield from re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _types_of_errors(kind: type[LLMChatLinkerError]) -> Iterator[type[LLMChatLinkerError]]:
+    for child in kind.__subclasses__():
+        if child.__module__ == LLMChatLinkerError.__module__:
+            yield child
+            yield from _types_of_errors(child)
+
+
+# --- settings ---------------------------------------------------------------------------------------
+
+
+def settings_table() -> str:
+    """The table of README.md, from the settings themselves."""
+    lines = ["| variable | default | what it is |", "|---|---|---|"]
+    for item in fields(Settings):
+        default = f"`{item.default}`" if item.default != "" else "none"
+        lines.append(f"| `{PREFIX}{item.name.upper()}` | {default} | {item.metadata['about']} |")
+    return "\n".join(lines)
+
+
+def test_the_readme_has_every_setting_with_its_default_and_meaning() -> None:
+    expected = settings_table()
+    assert expected in README, f"README.md, section Settings, needs this table:\n\n{expected}\n"
+
+
+# --- the instruction set ----------------------------------------------------------------------------
+
+
+def _row_of(spec: InstructionType) -> list[str]:
+    rows = [row for row in _rows(_section(README, "The instruction set")) if row[0] == spec.name]
+    assert len(rows) == 1, f"README.md has {len(rows)} rows for {spec.name}"
+    return rows[0]
+
+
+@each_type
+def test_the_readme_has_every_instruction_type_with_its_fields(spec: InstructionType) -> None:
+    data = re.sub(r"\([^)]*\)", "", _row_of(spec)[1])  # "(`active` or `all`)"
+    named = set(re.findall(r"[a-z_]+", data)) - {"or"}
+    takes = {item.alias or name for name, item in spec.data.model_fields.items()}
+    if issubclass(spec.data, Page):
+        takes -= {"limit", "after"}  # said once, for all lists
+    assert named == takes
+
+
+@each_type
+def test_the_readme_marks_optional_fields_and_no_others(spec: InstructionType) -> None:
+    text = _row_of(spec)[1]
+    for name, item in spec.data.model_fields.items():
+        marked = re.search(rf"\b{item.alias or name}\?", text) is not None
+        assert not (marked and item.is_required()), f"{name} is required"
+
+
+def test_the_readme_names_every_alias() -> None:
+    for alias, name in ALIASES.items():
+        assert re.search(rf"{alias} is another name of {name}", README)
+
+
+def test_the_readme_names_no_instruction_type_that_is_not_there() -> None:
+    named = set(re.findall(r"\b(?:USER|CHAT|LLM|INSTRUCTION|USAGE)_[A-Z]+[A-Z_]*\b", README))
+    assert named <= {*INSTRUCTION_SET, *ALIASES}
+
+
+# --- errors -----------------------------------------------------------------------------------------
+
+
+def test_the_documents_have_every_code_and_no_other() -> None:
+    documented = re.findall(r"^### `(\w+)`$", ERRORS, re.MULTILINE)
+    assert sorted(documented) == sorted(kind.code for kind in _types_of_errors(LLMChatLinkerError))
+
+
+# --- commands ---------------------------------------------------------------------------------------
+
+
+def _commands(group: click.Group, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        yield prefix + name
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{prefix}{name} ")
+
+
+@each_document
+def test_every_command_in_the_documents_is_one(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    code = "\n".join([*_blocks(text), *re.findall(r"`([^`\n]+)`", text)])
+    known = set(_commands(main))
+    for words in re.findall(r"(?:^|\(|\$ )llmchatlinker ((?:[a-z]+ ?)+)", code, re.MULTILINE):
+        assert any(words.strip().startswith(name) for name in known), f"llmchatlinker {words}"
+
+
+@each_document
+def test_every_make_target_in_the_documents_is_one(document: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    text = document.read_text(encoding="utf-8")
+    code = "\n".join([*_blocks(text), *re.findall(r"`([^`\n]+)`", text)])
+    assert set(re.findall(r"\bmake ([a-z]+)", code)) <= targets
+
+
+@each_document
+def test_every_python_block_in_the_documents_compiles(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        compile(block, str(document), "exec")
+
+
+# --- links and lists --------------------------------------------------------------------------------
+
+
+@each_document
+def test_every_link_in_the_documents_leads_somewhere(document: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", document.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        found = (document.parent / path) if path else document
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text("utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, target
+
+
+def test_every_decision_is_in_the_list_of_decisions() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = re.findall(r"\]\((\d{4}-[^)]+\.md)\)", (folder / "README.md").read_text("utf-8"))
+    assert sorted(listed) == sorted(path.name for path in folder.glob("[0-9]*.md"))
+
+
+def test_every_example_is_in_the_list_of_examples() -> None:
+    folder = ROOT / "examples"
+    listed = re.findall(r"\]\((\w+\.py)\)", (folder / "README.md").read_text("utf-8"))
+    assert sorted(listed) == sorted(path.name for path in folder.glob("*.py"))
