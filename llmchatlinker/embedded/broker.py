@@ -16,7 +16,7 @@ from llmchatlinker.settings import Settings
 from llmchatlinker.topology import task_queues
 
 #: Seconds between two looks at idle queues.
-POLLING_INTERVAL = 0.02
+POLLING_INTERVAL = 0.05
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:

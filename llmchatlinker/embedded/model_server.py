@@ -68,7 +68,9 @@ def serve(model: Path, port: int) -> Any:
     params.port = port
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * SLOT_TOKENS
-    params.cpuparams.n_threads = _cpus()
+    # One core is left to the rest of the system: llama.cpp's threads spin while they wait for each
+    # other, and with every core busy an answer takes several times as long on all as on all but one.
+    params.cpuparams.n_threads = max(1, _cpus() - 1)
     # 8 bits per value of the attention cache: 170 MB less than 16 for four slots, at the same
     # speed.
     params.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_Q8_0

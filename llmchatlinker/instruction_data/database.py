@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from llmchatlinker.instruction_data.fields import BIGINT_MAX, Data, Id, InstructionId, Name, Page
 
@@ -16,8 +16,14 @@ def _is_text(value: object) -> object:
     return value
 
 
-#: A number would do for pydantic too, and mean seconds since 1970.
-Moment = Annotated[datetime, Field(strict=False), BeforeValidator(_is_text)]
+def _in_utc(value: datetime) -> datetime:
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+#: In UTC where it does not say. A number would do for pydantic too, and mean seconds since 1970.
+Moment = Annotated[
+    datetime, Field(strict=False), BeforeValidator(_is_text), AfterValidator(_in_utc)
+]
 State = Literal["submitted", "decoded", "executed", "waiting", "final", "withdrawn"]
 
 

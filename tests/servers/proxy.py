@@ -34,9 +34,9 @@ class Proxy:
         self._lock = threading.Lock()
         self._flowing = threading.Event()
         self._flowing.set()
-        self._fatal: bytes | None = None
-        #: Called with each new connection, before it is forwarded.
-        self.on_connect: Callable[[], None] = lambda: None
+        self._lost: bytes | None = None
+        self._last: bytes | None = None
+        #: How often something was cut off.
         self.cuts = 0
 
     @property
@@ -80,7 +80,11 @@ class Proxy:
 
     def lose_the_answer_to(self, words: bytes) -> None:
         """Once: forward a request with these words, and reset its connection before the answer."""
-        self._fatal = words
+        self._lost = words
+
+    def cut_after(self, words: bytes) -> None:
+        """Once: forward a request with these words and its answer, and then ``cut``."""
+        self._last = words
 
     def __enter__(self) -> Self:
         self.mend()
@@ -111,7 +115,6 @@ class Proxy:
     def _forward(self, client: socket.socket) -> None:
         with client:
             try:
-                self.on_connect()
                 with socket.create_connection(self._target) as server:
                     self._pump(client, server)
             except OSError:
@@ -130,11 +133,18 @@ class Proxy:
                 if not data:
                     return
                 (server if source is client else client).sendall(data)
-                if source is client and self._fatal is not None and self._fatal in data:
-                    self._fatal = None
+                if source is server:
+                    continue
+                if self._lost is not None and self._lost in data:
+                    self._lost = None
                     server.recv(PIECE)  # it is done, and only the client does not know
                     self.cuts += 1
                     _abort(client)
+                    return
+                if self._last is not None and self._last in data:
+                    self._last = None
+                    client.sendall(server.recv(PIECE))
+                    self.cut()
                     return
 
 

@@ -1,0 +1,272 @@
+"""A real worker: what it runs, what it refuses to understand, and how it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import signal
+import time
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.embedded.processes import ManagedProcess
+from llmchatlinker.ids import new_instruction_id
+from llmchatlinker.instructions import USER_CREATE, USER_LIST
+from llmchatlinker.topology import DEAD_LETTER_QUEUE, DECODE_TASK, EXCHANGE
+from tests.fixtures.brokers import Broker
+from tests.fixtures.cycles import Cycle, failure
+from tests.fixtures.scenes import Scene
+from tests.fixtures.threads import eventually
+from tests.fixtures.workers import StartWorker
+from tests.servers import scripts
+
+MARK = "xyzzy"
+
+
+def headers(task: str = DECODE_TASK, **more: Any) -> dict[str, Any]:
+    """What Celery puts beside a message (its protocol 2)."""
+    task_id = str(uuid4())
+    return {"lang": "py", "task": task, "id": task_id, "root_id": task_id} | more
+
+
+def body(*arguments: object, **keywords: object) -> bytes:
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    return json.dumps([arguments, keywords, embed]).encode()
+
+
+#: Messages that no worker can make sense of, each with a text that belongs in no log.
+NONSENSE: dict[str, dict[str, Any]] = {
+    "a pickle": {
+        "body": pickle.dumps([[MARK], {}, {}]),
+        "content_type": "application/x-python-serialize",
+        "content_encoding": "binary",
+        "headers": headers(),
+    },
+    "yaml": {"body": b"- xyzzy", "content_type": "application/x-yaml", "headers": headers()},
+    "plain text": {"body": b"xyzzy", "content_type": "text/plain", "headers": {}},
+    "an unknown type": {"body": b"xyzzy", "content_type": "x/y", "headers": headers()},
+    "broken JSON": {"body": b'[["xyzzy"', "headers": headers()},
+    "no UTF-8": {"body": b'["xyzzy \xff\xfe"]', "headers": headers()},
+    "an unknown encoding": {"body": body(MARK), "content_encoding": "klingon", "headers": headers()},
+    "nothing": {"body": b"", "headers": headers()},
+    "no headers": {"body": body(MARK), "headers": {}},
+    "foreign headers": {"body": b'{"xyzzy": 1}', "headers": {"x-app": "another", "n": 5}},
+    "a number": {"body": b"5", "headers": headers()},
+    "null": {"body": b"null", "headers": headers()},
+    "a text": {"body": b'"xyzzy"', "headers": headers()},
+    "an object": {"body": b'{"xyzzy": 1}', "headers": headers()},
+    "a short list": {"body": b'["xyzzy"]', "headers": headers()},
+    "arguments that are none": {"body": b'["xyzzy", 5, null]', "headers": headers()},
+    "no id": {"body": body(MARK), "headers": headers()},
+    "an id of Celery's": {"body": body(str(uuid4())), "headers": headers()},
+    "too many arguments": {"body": body(str(new_instruction_id()), MARK), "headers": headers()},
+    "no arguments": {"body": body(), "headers": headers()},
+    "a keyword": {"body": body(xyzzy=1), "headers": headers()},
+    "a task of nobody": {"body": body(MARK), "headers": headers("xyzzy.task")},
+    "a task that is no text": {"body": body(MARK), "headers": headers() | {"task": 5}},
+    "an id that is no text": {"body": body(MARK), "headers": headers() | {"id": 5}},
+    "a bad time": {"body": body(MARK), "headers": headers(eta="xyzzy")},
+    "a bad end": {"body": body(MARK), "headers": headers(expires="xyzzy")},
+}
+
+
+def works(deadline: float = 30.0) -> bool:
+    """Whether an instruction comes back."""
+    return USER_LIST.apply_async(deadline=deadline).get(timeout=deadline + 5)["status"] == "success"
+
+
+def test_messages_that_make_no_sense_are_dead_lettered_and_the_worker_lives_on(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    process = worker()
+    for message in NONSENSE.values():
+        properties = {key: value for key, value in message.items() if key != "body"}
+        cycle.broker.publish(message["body"], "control", EXCHANGE, **properties)
+
+    eventually(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == len(NONSENSE))
+    assert works()
+
+    assert process.alive
+    assert cycle.broker.ready("control") == 0
+    dead = [letter.body for letter in cycle.broker.take_all(DEAD_LETTER_QUEUE)]
+    assert sorted(dead) == sorted(message["body"] for message in NONSENSE.values())
+    assert MARK not in process.log_text()
+
+
+@pytest.mark.parametrize("name", list(NONSENSE))
+def test_a_message_that_makes_no_sense_is_dead_lettered(
+    cycle: Cycle, nonsense_worker: ManagedProcess, name: str
+) -> None:
+    message = dict(NONSENSE[name])
+
+    cycle.broker.publish(message.pop("body"), "control", EXCHANGE, **message)
+
+    eventually(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == 1, 15)
+    assert nonsense_worker.alive
+
+
+@pytest.fixture
+def nonsense_worker(worker: StartWorker) -> ManagedProcess:
+    return worker("control")
+
+
+def test_a_message_for_no_queue_is_dead_lettered(cycle: Cycle, worker: StartWorker) -> None:
+    worker("control")
+
+    cycle.broker.publish(b"lost", "no.such.key", EXCHANGE)
+
+    eventually(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == 1)
+    (letter,) = cycle.broker.take_all(DEAD_LETTER_QUEUE)
+    assert letter.body == b"lost"
+
+
+def test_no_worker_consumes_dead_letters(cycle: Cycle, worker: StartWorker) -> None:
+    worker()
+    cycle.broker.publish(body(str(new_instruction_id())), DEAD_LETTER_QUEUE, headers=headers())
+
+    assert works()
+
+    assert cycle.broker.ready(DEAD_LETTER_QUEUE) == 1
+
+
+def test_a_task_that_this_worker_does_not_know_ends_its_instruction(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    worker()
+    instruction_id = cycle.decoded("USER_LIST")
+    message = headers("llmchatlinker.user.user_dance", root_id=str(instruction_id))
+
+    cycle.broker.publish(body(str(instruction_id)), "user", EXCHANGE, headers=message)
+
+    eventually(lambda: cycle.row(instruction_id).state == "final")
+    assert failure(cycle.envelope(instruction_id)).code == "internal"
+
+
+# --- what it runs -------------------------------------------------------------------------------
+
+
+def test_every_unit_runs_its_instructions(scene: Scene, worker: StartWorker) -> None:
+    worker()
+    client = LLMChatLinkerClient()
+
+    envelopes = [
+        client.create_user("bob"),
+        client.create_chat("Together", usernames=["ada", "bob"]),
+        client.list_llms(),
+        client.generate_llm_response(scene.user_id, scene.chat_id, llm_id=1, user_input="Hello"),
+        client.list_usage(),
+    ]
+
+    assert [envelope["status"] for envelope in envelopes] == ["success"] * 5
+    assert scene.said() == ["Hello", "You said: Hello"]
+
+
+def test_a_worker_serves_its_queues_and_no_other(cycle: Cycle, worker: StartWorker) -> None:
+    worker("control", "database")
+    result = USER_CREATE.delay(username="ada")
+
+    eventually(lambda: result.state == "STARTED")
+    eventually(lambda: cycle.broker.ready("user") == 1)
+    assert not result.ready()
+
+    worker("user")
+    assert result.get(timeout=60)["status"] == "success"
+
+
+def test_no_text_of_an_instruction_is_in_the_workers_log(
+    scene: Scene, worker: StartWorker, secret_keys: str
+) -> None:
+    process = worker(log_level="DEBUG")
+    client = LLMChatLinkerClient()
+    client.create_user(f"{MARK} name", profile=MARK)
+    client.create_user(f"{MARK} name", profile=MARK)  # a conflict
+    client.update_llm_provider(scene.provider_id, api_key=MARK)
+    scene.provider.script(scripts.answer(MARK), scripts.error(500, MARK))
+    for _ in range(2):
+        client.generate_llm_response(scene.user_id, scene.chat_id, llm_id=1, user_input=MARK)
+
+    assert len(scene.provider.calls) == 2
+    assert MARK not in process.log_text()
+
+
+def test_many_turns_of_many_chats_run_at_once_and_each_chats_in_order(
+    scene: Scene, worker: StartWorker
+) -> None:
+    scene.provider.otherwise = scripts.after(0.05, scripts.echo)
+    worker(concurrency=16)
+    client = LLMChatLinkerClient()
+    chats = [scene.chat_id] + [
+        client.create_chat("More", user_ids=[scene.user_id])["data"]["chat"]["chat_id"]
+        for _ in range(3)
+    ]
+    results = [
+        client.submit(
+            "LLM_RESPONSE_GENERATE",
+            **scene.turn | {"chat_id": chat_id, "user_input": f"turn {number}"},
+        )
+        for number in range(8)
+        for chat_id in chats
+    ]
+
+    assert {result.get(timeout=120)["status"] for result in results} == {"success"}
+
+    for chat_id in chats:
+        messages = client.get_chat(chat_id)["data"]["chat"]["messages"]
+        asked = [m["content"] for m in messages if m["role"] == "user"]
+        assert asked == [f"turn {number}" for number in range(8)]
+
+
+# --- how it goes --------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_told_to_stop_finishes_what_it_does(
+    scene: Scene, worker: StartWorker
+) -> None:
+    gate = scripts.Gate()
+    scene.provider.script(gate)
+    process = worker()
+    result = LLMChatLinkerClient().submit(
+        "LLM_RESPONSE_GENERATE", **scene.turn, user_input="Hello"
+    )
+    scene.provider.wait_for_calls(1)
+    assert process.pid is not None
+
+    os.kill(process.pid, signal.SIGTERM)
+    eventually(lambda: re.search("shutdown", process.log_text(), re.IGNORECASE))
+    gate.open()
+
+    assert process.wait(30) == 0
+    eventually(lambda: scene.cycle.row(result.id).outcome is not None)
+    assert scene.said() == ["Hello", "You said: Hello"]
+
+
+def test_an_idle_worker_stops_in_seconds(cycle: Cycle, worker: StartWorker) -> None:
+    process = worker()
+    assert process.pid is not None
+    started = time.monotonic()
+
+    process.stop(30)
+
+    assert process.poll() == 0
+    assert time.monotonic() - started < 15
+
+
+def test_a_worker_that_is_killed_loses_no_instruction(
+    cycle: Cycle, worker: StartWorker, broker: Broker
+) -> None:
+    first = worker()
+    results = [USER_CREATE.delay(username=f"user {number}") for number in range(40)]
+    eventually(lambda: cycle.count("users") > 3)
+    assert first.pid is not None
+
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait(10)
+    worker(sweep_interval=0.5, sweep_grace=1.0)
+
+    assert {result.get(timeout=90)["status"] for result in results} == {"success"}
+    assert cycle.count("users") == 40
