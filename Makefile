@@ -1,12 +1,13 @@
 # make run    the quickstart: six instructions on a system of its own, then a chat
 # make test   all tests, against a private RabbitMQ and a private PostgreSQL
 # make check  what CI runs: lint, types, tests
+# make bench  our figures beside stock Celery's: SCENARIO=latency for one, QUICK=1 for a short run
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export ENDPOINT MODEL API_KEY
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types check format clean
+.PHONY: help run up test lint types check format bench clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -49,6 +50,10 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy
 
 check: lint types test
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m tests.servers.install rabbitmq
+	@$(BIN)/python -m benchmarks $(SCENARIO) $(if $(QUICK),--quick)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .

@@ -3,7 +3,10 @@
 Overridden of ``celery/worker/consumer/consumer.py``:
 
 * ``on_decode_error`` acknowledges what it can't decode, and logs its body;
-* ``connection_for_write`` gives events a connection with publisher confirms, like all others;
+* ``connection_for_write`` gives events a connection with publisher confirms, like all others. Its
+  socket is then read by the slot that waits for a confirm and by the main loop, which has registered
+  it too (``celery/worker/consumer/events.py``): under load the worker stood still until RabbitMQ
+  missed its heartbeats;
 * ``on_unknown_message``, ``on_unknown_task``, ``on_invalid_task`` reject, but log body and headers;
 * the step ``DelayedDelivery`` declares 28 queues for countdowns on quorum queues: nothing here is
   ever published with a countdown, waiting is a row in the database.
@@ -73,10 +76,9 @@ class Consumer(celery_consumer.Consumer):
         ] + [DeadLetters, Heartbeat]
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
-        """The connection that events are published on: without confirms.
+        """The connection that events are published on: without confirms, see above.
 
-        A stage would otherwise wait three times for the broker's disk, one thread after the other,
-        to tell Flower about it: that took nine tenths of a busy worker's time.
+        Events are for looking at: what they tell is in the rows as well.
         """
         connection = self.app.connection_for_write(
             url, heartbeat=heartbeat, transport_options={"confirm_publish": False}

@@ -18,7 +18,7 @@ from llmchatlinker.instruction_data import database as database_data
 from llmchatlinker.instruction_data import llm as llm_data
 from llmchatlinker.instruction_data import user as user_data
 from llmchatlinker.instruction_data.fields import Data
-from llmchatlinker.units import chat, data_rights, database, llm, provider, user
+from llmchatlinker.units import chat, data_rights, database, discovery, llm, provider, user
 from llmchatlinker.units.handling import ProviderHandler
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ LLM_PROVIDER_ADD = _llm("LLM_PROVIDER_ADD", llm_data.LLMProviderAdd, provider.ad
 LLM_PROVIDER_UPDATE = _llm("LLM_PROVIDER_UPDATE", llm_data.LLMProviderUpdate, provider.update_provider, "Provider updated.")
 LLM_PROVIDER_DELETE = _llm("LLM_PROVIDER_DELETE", llm_data.LLMProviderDelete, provider.delete_provider, "Provider deleted.")
 LLM_PROVIDER_LIST = _llm("LLM_PROVIDER_LIST", llm_data.LLMProviderList, provider.list_providers, "Providers listed.")
-LLM_PROVIDER_DISCOVER = _llm("LLM_PROVIDER_DISCOVER", llm_data.LLMProviderDiscover, llm.Discover(), "Models listed.")
+LLM_PROVIDER_DISCOVER = _llm("LLM_PROVIDER_DISCOVER", llm_data.LLMProviderDiscover, discovery.Discover(), "Models listed.")
 LLM_ADD = _llm("LLM_ADD", llm_data.LLMAdd, provider.add_llm, "LLM added.")
 LLM_UPDATE = _llm("LLM_UPDATE", llm_data.LLMUpdate, provider.update_llm, "LLM updated.")
 LLM_DELETE = _llm("LLM_DELETE", llm_data.LLMDelete, provider.delete_llm, "LLM deleted.")

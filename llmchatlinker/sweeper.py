@@ -5,8 +5,9 @@ that only one of them gets: nobody has to remember to start it.
 
 A message that merely waits in a long queue must not be published twice. So the rows that are due on
 a queue are counted against what the broker says is ready in it: only what is missing is lost, and
-the oldest is lost first. A wrong guess costs a message, never work: every stage may be delivered
-twice.
+the oldest is lost first. Where there is a backlog, what is missing may also be at work just now; so
+there a row must be missing in two sweeps, one after the other. A wrong guess costs a message, never
+work: every stage may be delivered twice.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 LOCK = 0x11C5EE
 Lost = tuple[uuid.UUID, str, str]
+
+#: What the last sweep of this process missed in a queue with a backlog.
+_suspects: set[Lost] = set()
 
 
 def sweep() -> Counter[str]:
@@ -144,11 +148,19 @@ def _take_lost(session: Session, ready: dict[str, int]) -> list[Lost]:
         .with_for_update(skip_locked=True, of=Instruction)
     ).all()
     lost: list[Lost] = []
-    for instruction_id, type_name, state in candidates:
-        queue = _queue(type_name, state)
-        if queue is not None and missing[queue] > 0:
-            missing[queue] -= 1
-            lost.append((instruction_id, type_name, state))
+    suspects: set[Lost] = set()
+    for row in candidates:
+        queue = _queue(row.type, row.state)
+        if queue is None or missing[queue] <= 0:
+            continue
+        missing[queue] -= 1
+        found = (row.id, row.type, row.state)
+        if ready[queue] == 0 or found in _suspects:
+            lost.append(found)
+        else:
+            suspects.add(found)
+    _suspects.clear()
+    _suspects.update(suspects)
     _date_anew(session, (instruction_id for instruction_id, _, _ in lost))
     return lost
 

@@ -7,32 +7,28 @@ the provider is called without any, and question, answer and outcome are committ
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from llmchatlinker import secrets
-from llmchatlinker.db.models import LLM, Attempt, Chat, Instruction, Message, Provider
+from llmchatlinker.db.models import LLM, Chat, Instruction, Message
 from llmchatlinker.errors import (
-    InDoubt,
     InvalidData,
     LLMChatLinkerError,
     NotFound,
     NotImplementedYet,
 )
 from llmchatlinker.instruction_data.llm import (
-    LLMProviderDiscover,
     LLMResponseCancel,
     LLMResponseGenerate,
     LLMResponseRegenerate,
 )
-from llmchatlinker.leases import lease_end
 from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint
 from llmchatlinker.providers.registry import wire
-from llmchatlinker.settings import get_settings
+from llmchatlinker.units import ledger
 from llmchatlinker.units.context import HISTORY_LENGTH, conversation
+from llmchatlinker.units.discovery import endpoint_of
 from llmchatlinker.units.handling import Held, Parked, Refused
 from llmchatlinker.units.lookups import (
     get_chat,
@@ -46,7 +42,6 @@ from llmchatlinker.units.tree import path_to
 from llmchatlinker.units.views import message_view
 
 Result = dict[str, Any]
-TOKENS_PER_PRICE = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ class _Generation:
         if instruction.chat_id is None:
             raise NotFound("The chat is gone.", {"field": "chat_id"})
         chat = get_chat(session, instruction.chat_id, lock=True)
-        earlier = _started_attempt(session, instruction)
+        earlier = ledger.earlier(session, instruction)
         if earlier is not None:
             return earlier
         if _another_is_before(session, instruction):
@@ -97,20 +92,7 @@ class _Generation:
 
     def settle(self, session: Session, work: Turn, answer: ChatAnswer | LLMChatLinkerError) -> None:
         """Close the attempt."""
-        attempt = session.get(Attempt, work.attempt_id, with_for_update=True)
-        if attempt is None or attempt.status != "started":
-            return
-        attempt.finished_at = func.clock_timestamp()
-        if isinstance(answer, LLMChatLinkerError):
-            attempt.status = "failed"
-            attempt.error_code = answer.code
-            attempt.http_status = answer.details.get("http_status")
-            return
-        attempt.status = "answered"
-        attempt.prompt_tokens = answer.usage.prompt_tokens
-        attempt.completion_tokens = answer.usage.completion_tokens
-        attempt.total_tokens = answer.usage.total_tokens
-        attempt.cost = _cost(work, answer)
+        ledger.close(session, work.attempt_id, answer, work.price)
 
     def complete(
         self, session: Session, instruction: Instruction, work: Turn, answer: ChatAnswer
@@ -130,7 +112,7 @@ class _Generation:
             session.add(question)
             session.flush()
             question_id = question.id
-        cost = _cost(work, answer)
+        cost = ledger.cost(work.price, answer)
         response = Message(
             chat_id=chat.id,
             parent_id=question_id,
@@ -259,29 +241,6 @@ def _branching_point(session: Session, chat: Chat, message_id: int) -> int | Non
     return message.id if message.role == "assistant" else message.parent_id
 
 
-def _started_attempt(session: Session, instruction: Instruction) -> Held | Refused | None:
-    """What an earlier delivery of this instruction left in the ledger."""
-    row = session.execute(
-        select(Attempt, Attempt.lease_until > func.clock_timestamp())
-        .where(Attempt.instruction_id == instruction.id, Attempt.status == "started")
-        .with_for_update()
-    ).first()
-    if row is None:
-        return None
-    attempt, alive = row
-    if alive:
-        return Held()
-    attempt.status = "in_doubt"
-    attempt.finished_at = func.clock_timestamp()
-    error = InDoubt(
-        f"The worker that called {attempt.provider_name!r} died before it could store the answer: "
-        "the provider may have generated and billed one. Nothing was added to the chat.",
-        {"attempt": attempt.number, "provider": attempt.provider_name},
-    )
-    attempt.error_code = error.code
-    return Refused(error)
-
-
 def _another_is_before(session: Session, instruction: Instruction) -> bool:
     return (
         session.scalar(
@@ -325,9 +284,9 @@ def _turn(
         llm.settings.get("context_window"),
         max_tokens if isinstance(max_tokens, int) else None,
     )
-    endpoint = _endpoint(provider, _seconds_left(session, instruction))
+    endpoint = endpoint_of(session, instruction, provider)
     return Turn(
-        attempt_id=_open_attempt(session, instruction, provider, llm, user_id, worker),
+        attempt_id=ledger.start(session, instruction, provider, llm, user_id, worker),
         kind=provider.kind,
         endpoint=endpoint,
         request=ChatRequest(llm.llm_name, messages, merged),
@@ -339,99 +298,6 @@ def _turn(
         parent_id=parent_id,
         user_input=user_input,
     )
-
-
-def _open_attempt(
-    session: Session,
-    instruction: Instruction,
-    provider: Provider,
-    llm: LLM,
-    user_id: int | None,
-    worker: str,
-) -> int:
-    made = session.scalar(select(func.count()).where(Attempt.instruction_id == instruction.id))
-    attempt = Attempt(
-        instruction_id=instruction.id,
-        number=(made or 0) + 1,
-        user_id=user_id,
-        llm_id=llm.id,
-        provider_name=provider.name,
-        llm_name=llm.llm_name,
-        worker=worker,
-        lease_until=lease_end(),
-    )
-    session.add(attempt)
-    session.flush()
-    return attempt.id
-
-
-def _seconds_left(session: Session, instruction: Instruction) -> float:
-    left = session.scalar(
-        select(func.extract("epoch", Instruction.deadline_at - func.clock_timestamp())).where(
-            Instruction.id == instruction.id
-        )
-    )
-    return max(0.1, float(left or 0))
-
-
-def _endpoint(provider: Provider, seconds_left: float) -> Endpoint:
-    settings = get_settings()
-    timeouts = provider.settings.get("timeouts", {})
-    return Endpoint(
-        name=provider.name,
-        url=provider.api_endpoint,
-        api_key=None if provider.api_key is None else secrets.decrypt(provider.api_key, settings),
-        connect_timeout=timeouts.get("connect", settings.provider_connect_timeout),
-        read_timeout=timeouts.get("read", settings.provider_read_timeout),
-        total_timeout=min(timeouts.get("total", settings.provider_total_timeout), seconds_left),
-        answer_bytes=settings.provider_answer_bytes,
-    )
-
-
-def _cost(work: Turn, answer: ChatAnswer) -> Decimal | None:
-    if work.price is None:
-        return None
-    prompt, completion = answer.usage.prompt_tokens, answer.usage.completion_tokens
-    if prompt is None and completion is None:
-        return None
-    price = {name: Decimal(str(value)) for name, value in work.price.items()}
-    total = (prompt or 0) * price.get("prompt", Decimal(0))
-    total += (completion or 0) * price.get("completion", Decimal(0))
-    return total / TOKENS_PER_PRICE
-
-
-@dataclass(frozen=True, slots=True)
-class Inquiry:
-    """A provider to ask for its models."""
-
-    kind: str
-    endpoint: Endpoint
-
-
-class Discover:
-    """LLM_PROVIDER_DISCOVER. Asking twice does no harm, so there is no ledger."""
-
-    def claim(
-        self, session: Session, instruction: Instruction, data: LLMProviderDiscover, worker: str
-    ) -> Inquiry:
-        """Read where the provider is."""
-        provider = get_provider(session, data.provider_id)
-        return Inquiry(provider.kind, _endpoint(provider, _seconds_left(session, instruction)))
-
-    def perform(self, work: Inquiry) -> list[str]:
-        """Ask."""
-        return wire(work.kind).models(work.endpoint)
-
-    def settle(
-        self, session: Session, work: Inquiry, answer: list[str] | LLMChatLinkerError
-    ) -> None:
-        """Nothing to settle."""
-
-    def complete(
-        self, session: Session, instruction: Instruction, work: Inquiry, answer: list[str]
-    ) -> Result:
-        """The names as they came."""
-        return {"models": answer}
 
 
 def cancel(session: Session, data: LLMResponseCancel) -> Result:

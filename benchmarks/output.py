@@ -1,0 +1,75 @@
+"""Showing reports on the terminal, and keeping them as JSON and SVG."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from benchmarks import svg
+from benchmarks.figures import Report, Row, Table
+
+
+def show(console: Console, scenario: str, report: Report) -> None:
+    """Print the tables and notes."""
+    for table in report.tables:
+        console.print(_rich(scenario, table))
+    for note in report.notes:
+        console.print(f"  {note}")
+    for failure in report.failures:
+        console.print(f"  [red]{failure}[/]")
+
+
+def keep(
+    directory: Path, scenario: str, report: Report, machine: dict[str, Any], quick: bool
+) -> Path:
+    """Write ``<scenario>.json`` and, if there are plots, ``<scenario>.svg``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    document = {
+        "scenario": scenario,
+        "quick": quick,
+        "machine": machine,
+        "tables": [asdict(table) for table in report.tables],
+        "notes": report.notes,
+        "failures": report.failures,
+        "raw": report.raw,
+    }
+    path = directory / f"{scenario}.json"
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if report.plots:
+        path.with_suffix(".svg").write_text(svg.render(report.plots), encoding="utf-8")
+    return path
+
+
+def _rich(scenario: str, table: Table) -> RichTable:
+    shown = RichTable(title=f"{scenario}: {table.title}", title_justify="left")
+    shown.add_column("figure")
+    for number, column in enumerate(table.columns):
+        shown.add_column(column, justify="right")
+        if number and table.ratios:
+            shown.add_column("ratio", justify="right", style="bold")
+    for row in table.rows:
+        cells = [f"{row.name}, {row.unit}" if row.unit else row.name]
+        for number, value in enumerate(row.values):
+            cells.append(_number(value))
+            if number and table.ratios:
+                cells.append(_ratio(row, number))
+        shown.add_row(*cells)
+    return shown
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _ratio(row: Row, against: int) -> str:
+    ratio = row.ratio(against)
+    return "" if ratio is None else f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x"

@@ -1,0 +1,82 @@
+"""A provider for load: ``python -m benchmarks.provider --delay 2``, prints its port.
+
+One thread and asyncio, where ``tests/servers/provider.py`` has a thread per connection: with a
+thousand calls at once that server is what would be measured. It speaks as much of OpenAI's wire as
+a completion needs (https://platform.openai.com/docs/api-reference/chat).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+HOST = "127.0.0.1"
+_ANSWER = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "echo",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "You said something."},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6},
+}
+_BODY = json.dumps(_ANSWER).encode("ascii")
+_RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(_BODY)
+) + _BODY
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+def answering(delay: float) -> Handler:
+    """Answers every request on a connection ``delay`` seconds after it came."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(_content_length(head))
+                await asyncio.sleep(delay)
+                writer.write(_RESPONSE)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has left
+        finally:
+            writer.close()
+
+    return handle
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+async def serve(delay: float) -> None:
+    """Listen on a free port, print it, and serve for ever."""
+    server = await asyncio.start_server(answering(delay), HOST, 0, backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+def main() -> None:
+    """Run until killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--delay", type=float, default=2.0, help="seconds before each answer")
+    asyncio.run(serve(parser.parse_args().delay))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The scenarios, in the order in which they run."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Scenario
+from benchmarks.scenarios import (
+    latency,
+    llm_concurrency,
+    memory,
+    scale,
+    start_up,
+    throughput,
+    waiters,
+)
+
+SCENARIOS: dict[str, Scenario] = {
+    "latency": latency.run,
+    "throughput": throughput.run,
+    "waiters": waiters.run,
+    "llm-concurrency": llm_concurrency.run,
+    "scale": scale.run,
+    "memory": memory.run,
+    "start-up": start_up.run,
+}

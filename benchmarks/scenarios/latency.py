@@ -1,0 +1,91 @@
+"""One instruction at a time: from ``submit`` to the envelope in hand, and ``submit`` alone.
+
+The sides take turns in short rounds, so that a machine that slows down slows all of them.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from benchmarks.bench import Bench, Running, run_side, warm_up
+from benchmarks.figures import Bars, Report, Table, percentile
+from benchmarks.servers import ConnectionSampler
+from benchmarks.sides import ours, stock_celery, temporary_place
+
+DEFAULT_LOOKS = 10
+
+
+def run(bench: Bench) -> Report:
+    """See the module's docstring."""
+    rounds, count = (4, 25) if bench.quick else (10, 50)
+    with ExitStack() as stack:
+        places = [
+            stack.enter_context(temporary_place(bench.servers, f"latency-{name}"))
+            for name in ("ours", "threads", "prefork")
+        ]
+        sides = [ours(places[0]), stock_celery(places[1]), stock_celery(places[2], "prefork")]
+        runnings = [run_side(stack, bench, side) for side in sides]
+        samplers = [stack.enter_context(ConnectionSampler(place)) for place in places]
+        warm_up(runnings)
+        submits: list[list[float]] = [[] for _ in runnings]
+        cycles: list[list[float]] = [[] for _ in runnings]
+        failed = [0 for _ in runnings]
+        for number in range(rounds):
+            bench.step(f"latency: round {number + 1} of {rounds}, {count} instructions each")
+            for index, running in enumerate(runnings):
+                running.start_meter()
+                answer = running.clients[0].ask("latency", count=count, type="USER_LIST")
+                running.stop_meter(count)
+                submits[index] += answer["submit"]
+                cycles[index] += answer["cycle"]
+                failed[index] += answer["failed"]
+        as_it_comes = _default_get(runnings[1])
+        table = Table("One at a time", tuple(side.name for side in sides))
+        table.add_percentiles("submit → envelope", cycles)
+        table.add_percentiles("submit alone", submits)
+        add_costs(table, runnings, [sampler.most for sampler in samplers])
+        table.add("failed", "", failed, "plain")
+    report = Report([table], raw={"cycle": cycles, "submit": submits, "default_get": as_it_comes})
+    report.notes = [
+        "stock's get() is called with interval=0.01; as it comes (0.5 s between two looks) its p50 "
+        f"was {percentile(as_it_comes, 0.5) * 1000:.0f} ms.",
+        "submit alone is not the same work: ours commits a row and waits for the broker's confirm, "
+        "stock waits for the confirm.",
+    ]
+    report.plots = [
+        Bars(
+            "submit → envelope, p50",
+            "ms",
+            tuple(
+                (side.name, percentile(samples, 0.5) * 1000)
+                for side, samples in zip(sides, cycles, strict=True)
+            ),
+        )
+    ]
+    report.failures = [
+        f"{side.name}: {number} cycles failed"
+        for side, number in zip(sides, failed, strict=True)
+        if number
+    ]
+    return report
+
+
+def _default_get(stock: Running) -> list[float]:
+    answer = stock.clients[0].ask("latency", count=DEFAULT_LOOKS, type="USER_LIST", default=True)
+    cycles: list[float] = answer["cycle"]
+    return cycles
+
+
+def add_costs(table: Table, runnings: list[Running], connections: list[int]) -> None:
+    """Rows for CPU time, memory and connections."""
+    for name, used in (
+        ("CPU of the workers per 1000", [r.worker_cpu for r in runnings]),
+        ("CPU of the clients per 1000", [r.client_cpu for r in runnings]),
+        ("CPU of RabbitMQ per 1000", [r.server_cpu.get("rabbitmq", 0.0) for r in runnings]),
+        ("CPU of PostgreSQL per 1000", [r.server_cpu.get("postgresql", 0.0) for r in runnings]),
+    ):
+        values = [r.per_thousand(seconds) for r, seconds in zip(runnings, used, strict=True)]
+        table.add(name, "s", values)
+    table.add("memory of the workers", "MB", [r.worker_memory() for r in runnings])
+    table.add("memory of a client", "MB", [r.client_memory() for r in runnings])
+    table.add("PostgreSQL connections, most", "", connections)
