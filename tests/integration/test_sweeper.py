@@ -75,6 +75,7 @@ def test_of_what_waits_and_what_is_lost_as_many_as_are_missing_are_published(cyc
     for _ in range(2):
         cycle.broker.take("control")
 
+    assert done() == {}, "with a backlog, what is missing may be at work just now"
     assert done() == {"republished": 2}
     assert cycle.broker.ready("control") == 5
     assert done() == {}

@@ -125,9 +125,9 @@ def test_our_own_services_write_nowhere_but_to_memory(name: str) -> None:
     assert re.search(r"cap_drop:\n +- ALL", text)
 
 
-def test_only_those_who_talk_to_providers_have_the_keys() -> None:
-    having = {name for name, text in SERVICES.items() if "*provider-settings" in text}
-    assert having == {"llm", "generate"}
+def test_only_those_that_see_api_keys_have_the_key_to_them() -> None:
+    having = {name for name, text in SERVICES.items() if "*key-settings" in text}
+    assert having == {"control", "llm", "generate"}
     assert len(re.findall(rf"^ +{PREFIX}SECRET_KEYS:", COMPOSE, re.MULTILINE)) == 1
 
 
