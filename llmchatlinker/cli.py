@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -21,6 +22,18 @@ Result = TypeVar("Result")
 
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
+
+
+def _embedded() -> ModuleType:
+    """What runs the embedded system; StartFailed where its packages are not installed."""
+    try:
+        from llmchatlinker.embedded import commands
+    except ModuleNotFoundError as error:
+        raise StartFailed(
+            f"The embedded system needs the package {error.name}, which is not installed.",
+            {"remedy": "pip install 'llmchatlinker[local]'"},
+        ) from None
+    return commands
 
 
 def one_line_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -60,8 +73,7 @@ def main() -> None:
 @one_line_errors
 def run(endpoint: str | None, model: str | None, api_key: str | None) -> None:
     """The quickstart: six instructions on a system of its own; on a terminal, then a chat."""
-    from llmchatlinker.embedded import commands
-
+    commands = _embedded()
     commands.run(_console(), endpoint or None, model or None, api_key or None)
 
 
@@ -70,8 +82,7 @@ def run(endpoint: str | None, model: str | None, api_key: str | None) -> None:
 @one_line_errors
 def up(no_model: bool) -> None:
     """PostgreSQL, workers and a local LLM in the foreground, for other programs."""
-    from llmchatlinker.embedded import commands
-
+    commands = _embedded()
     commands.up(_console(), with_model=not no_model)
 
 
@@ -80,8 +91,7 @@ def up(no_model: bool) -> None:
 @one_line_errors
 def env(as_json: bool) -> None:
     """The settings that a client of `llmchatlinker up` needs, for a shell."""
-    from llmchatlinker.embedded import commands
-
+    commands = _embedded()
     found = commands.environment()
     if as_json:
         click.echo(json.dumps(found))
@@ -95,8 +105,7 @@ def env(as_json: bool) -> None:
 @one_line_errors
 def reset(yes: bool) -> None:
     """Remove the embedded system's data: chats, users, providers, keys."""
-    from llmchatlinker.embedded import commands
-
+    commands = _embedded()
     folders = commands.what_reset_removes()
     if not folders:
         click.echo("There is nothing to remove.")
