@@ -117,6 +117,8 @@ def without_password(url: str) -> str:
         return "(no address)"
     before, at, host = rest.rpartition("@")
     host = host.partition("?")[0].partition("#")[0]
+    if host.startswith("/") or not host:
+        host = "localhost" + host
     user = before.partition(":")[0] if at else ""
     return f"{scheme}://{user}@{host}" if user else f"{scheme}://{host}"
 

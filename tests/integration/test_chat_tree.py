@@ -13,8 +13,7 @@ def regenerate(scene: Scene, message_id: int, text: str) -> int:
     """A new answer with that text; its id."""
     scene.provider.script(scripts.answer(text))
     answer = scene.cycle.do("LLM_RESPONSE_REGENERATE", message_id=message_id)["llm_response"]
-    message_id = answer["message_id"]
-    return message_id
+    return int(answer["message_id"])
 
 
 def test_a_turn_adds_question_and_answer(scene: Scene) -> None:
@@ -225,9 +224,7 @@ def pages(scene: Scene, limit: int, **more: object) -> list[list[str]]:
     """The chat from its end to its top, page by page."""
     found, before = [], {}
     while True:
-        result = scene.cycle.do(
-            "CHAT_LOAD", chat_id=scene.chat_id, limit=limit, **before, **more
-        )
+        result = scene.cycle.do("CHAT_LOAD", chat_id=scene.chat_id, limit=limit, **before, **more)
         found.append([message["content"] for message in result["chat"]["messages"]])
         if result["next"] is None:
             return found

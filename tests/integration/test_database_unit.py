@@ -74,7 +74,9 @@ def test_instructions_are_listed_newest_first_and_by_what_is_asked(cycle: Cycle)
 
     def listed(**data: object) -> list[tuple[str, str]]:
         found = cycle.do("INSTRUCTION_LIST", **data)["instructions"]
-        return [(item["type"], item["state"]) for item in found if item["type"] != "INSTRUCTION_LIST"]
+        return [
+            (item["type"], item["state"]) for item in found if item["type"] != "INSTRUCTION_LIST"
+        ]
 
     assert listed() == [
         ("USER_GET", "submitted"),
@@ -166,13 +168,16 @@ def test_usage_outlives_the_chat_and_the_llm_and_the_user(used: Scene) -> None:
 
     usage = cycle.do("USAGE_LIST")["usage"]
 
-    assert sorted((line["llm_name"], line["turns"]) for line in usage) == [("echo", 2), ("other", 1)]
+    assert sorted((line["llm_name"], line["turns"]) for line in usage) == [
+        ("echo", 2),
+        ("other", 1),
+    ]
 
 
 def test_days_and_moments_are_those_of_utc(used: Scene) -> None:
     cycle = used.cycle
     name = cycle.database.engine.url.database
-    cycle.sql(f'ALTER DATABASE "{name}" SET timezone TO \'Pacific/Kiritimati\'')
+    cycle.sql(f"ALTER DATABASE \"{name}\" SET timezone TO 'Pacific/Kiritimati'")
     cycle.database.dispose()
     noon = "2024-05-05 00:30:00+00"
     cycle.sql("UPDATE attempts SET started_at = CAST(:noon AS timestamptz)", noon=noon)

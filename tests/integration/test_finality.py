@@ -84,7 +84,9 @@ def test_work_that_was_done_in_time_counts_however_late_it_is_stored(cycle: Cycl
 @pytest.mark.parametrize("stage", ["submitted", "decoded"])
 def test_a_waiting_client_closes_what_is_late_itself(cycle: Cycle, stage: str) -> None:
     name, data = "USER_CREATE", {"username": "ada"}
-    instruction_id = cycle.submit(name, **data) if stage == "submitted" else cycle.decoded(name, **data)
+    instruction_id = (
+        cycle.submit(name, **data) if stage == "submitted" else cycle.decoded(name, **data)
+    )
     late(cycle, instruction_id)
 
     failed = failure(cycle.envelope(instruction_id))

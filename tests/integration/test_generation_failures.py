@@ -1,4 +1,4 @@
-"""Generations that fail: each failure by its code, one call, one line in the ledger, nothing half made."""
+"""Generations that fail: each by its code, one call, one line in the ledger, nothing half made."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ def test_a_lease_ends_with_its_call(scene: Scene) -> None:
     assert statuses(scene.cycle) == ["answered"]
 
 
-def test_a_lease_is_renewed_as_long_as_the_call_takes(
-    scene: Scene, worker: StartWorker
-) -> None:
+def test_a_lease_is_renewed_as_long_as_the_call_takes(scene: Scene, worker: StartWorker) -> None:
     gate = scripts.Gate()
     scene.provider.script(gate)
     worker("llm.generate", lease=0.6)
@@ -85,7 +83,9 @@ def test_a_lease_is_renewed_as_long_as_the_call_takes(
     ends = set()
 
     def renewed() -> bool:
-        ((lease_until, alive),) = scene.cycle.sql("SELECT lease_until, lease_until > now() FROM attempts")
+        ((lease_until, alive),) = scene.cycle.sql(
+            "SELECT lease_until, lease_until > now() FROM attempts"
+        )
         assert alive, "the lease of a living worker ran out"
         ends.add(lease_until)
         return len(ends) > 5

@@ -194,7 +194,9 @@ def test_when_both_are_gone_the_error_carries_the_id_that_may_still_run(
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_a_waiting_client_waits_out_an_outage(cycle: Cycle, db: Proxy, many: bool, configure: Configure) -> None:
+def test_a_waiting_client_waits_out_an_outage(
+    cycle: Cycle, db: Proxy, many: bool, configure: Configure
+) -> None:
     configure(client_patience=0.2)
     instruction_id = str(cycle.submit("USER_CREATE", username="ada"))
 

@@ -47,7 +47,13 @@ def pages(cycle: Cycle, name: str, **data: Any) -> list[dict[str, Any]]:
 
 LISTS: list[tuple[str, dict[str, Any], tuple[str, ...], str, str]] = [
     ("USER_LIST", {}, ("users",), "users", "user_id"),
-    ("USER_INSTRUCTION_RECORDING_LIST", {"user_id": 1}, ("users", "records"), "records", "record_id"),
+    (
+        "USER_INSTRUCTION_RECORDING_LIST",
+        {"user_id": 1},
+        ("users", "records"),
+        "records",
+        "record_id",
+    ),
     ("CHAT_LIST", {}, ("chats",), "chats", "chat_id"),
     ("CHAT_LIST_BY_USER", {"user_id": 1}, ("users", "chats", "members"), "chats", "chat_id"),
     ("LLM_PROVIDER_LIST", {}, ("providers",), "providers", "provider_id"),
@@ -125,7 +131,9 @@ def test_a_chats_export_comes_in_pages(cycle: Cycle) -> None:
 SECTIONS = ("messages", "records", "instructions", "attempts")
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (500, 0, 500, 1), (501, 499, 1, 3), (3, 3, 3, 1_001)])
+@pytest.mark.parametrize(
+    "counts", [(0, 0, 0, 0), (500, 0, 500, 1), (501, 499, 1, 3), (3, 3, 3, 1_001)]
+)
 def test_a_users_export_has_every_row_once_wherever_its_pages_end(
     cycle: Cycle, counts: tuple[int, ...]
 ) -> None:

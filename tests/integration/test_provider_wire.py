@@ -15,7 +15,7 @@ from llmchatlinker.errors import ProviderError, ProviderTimeout
 from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint, Usage
 from llmchatlinker.providers.openai import OpenAI
 from tests.servers import free_ports, scripts
-from tests.servers.provider import ScriptedProvider, Script
+from tests.servers.provider import Script, ScriptedProvider
 
 KEY = "sk-0123456789abcdef"
 REQUEST = ChatRequest("echo", [{"role": "user", "content": "Hello"}], {"temperature": 0.5})
@@ -400,9 +400,7 @@ choices = st.lists(
 documents = anything | st.fixed_dictionaries(
     {"choices": anything | choices}, optional={"usage": anything, "error": anything}
 )
-whatever = settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+whatever = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @whatever

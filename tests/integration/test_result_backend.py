@@ -225,7 +225,9 @@ def test_an_instruction_that_is_still_work_cannot_be_forgotten(cycle: Cycle) -> 
 
 def request_of(instruction_id: Any) -> Bunch:
     """As of any task of the cycle but the last: an id of its own, the instruction's as root."""
-    return Bunch(root_id=str(instruction_id), chain=None, chord=None, errbacks=None, id=str(uuid4()))
+    return Bunch(
+        root_id=str(instruction_id), chain=None, chord=None, errbacks=None, id=str(uuid4())
+    )
 
 
 def test_a_failed_hand_off_leaves_the_instruction_open(cycle: Cycle) -> None:

@@ -37,7 +37,9 @@ STAGES = ("decode", "execute", "store")
 
 def snapshot(cycle: Cycle, without: str = "instructions") -> dict[str, list[str]]:
     """All rows but the instructions' own, which keep times."""
-    tables = [row[0] for row in cycle.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    tables = [
+        row[0] for row in cycle.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    ]
     return {
         name: sorted(row[0] for row in cycle.sql(f"SELECT CAST(t.* AS text) FROM {name} t"))
         for name in tables
@@ -110,9 +112,7 @@ def test_a_second_delivery_during_the_call_leaves_it_alone(scene: Scene) -> None
         finally:
             gate.open()
 
-    first_goes_on, second_goes_on = at_once(
-        [lambda: scene.cycle.execute(instruction_id), second]
-    )
+    first_goes_on, second_goes_on = at_once([lambda: scene.cycle.execute(instruction_id), second])
 
     assert (first_goes_on, second_goes_on) == (True, False)
     assert len(scene.provider.calls) == 1

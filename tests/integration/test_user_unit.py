@@ -42,7 +42,9 @@ def test_an_envelope_says_what_was_done_and_for_which_id(cycle: Cycle) -> None:
     assert set(envelope) == {"status", "message", "data", "instruction_id"}
 
 
-@pytest.mark.parametrize("name", ["ada", "ADA", "Ädä", "نادية", "👩‍💻", "a'; DROP TABLE users; --", "%s"])
+@pytest.mark.parametrize(
+    "name", ["ada", "ADA", "Ädä", "نادية", "👩‍💻", "a'; DROP TABLE users; --", "%s"]
+)
 def test_a_name_is_kept_as_it_was_written(cycle: Cycle, name: str) -> None:
     user = cycle.do("USER_CREATE", username=name, profile=name, display_name=name)["user"]
 

@@ -167,9 +167,7 @@ def test_a_hundred_waiting_threads_need_no_more_connections_than_the_pool_has(
         got = at_once(
             [
                 finish,
-                *[
-                    lambda i=i: app.AsyncResult(str(i)).get(timeout=120)["status"] for i in ids
-                ],
+                *[lambda i=i: app.AsyncResult(str(i)).get(timeout=120)["status"] for i in ids],
             ]
         )
     finally:

@@ -11,8 +11,6 @@ import time
 from typing import Any
 from uuid import uuid4
 
-import pytest
-
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instructions import USER_CREATE, USER_LIST
@@ -51,7 +49,11 @@ NONSENSE: dict[str, dict[str, Any]] = {
     "an unknown type": {"body": b"xyzzy", "content_type": "x/y", "headers": headers()},
     "broken JSON": {"body": b'[["xyzzy"', "headers": headers()},
     "no UTF-8": {"body": b'["xyzzy \xff\xfe"]', "headers": headers()},
-    "an unknown encoding": {"body": body(MARK), "content_encoding": "klingon", "headers": headers()},
+    "an unknown encoding": {
+        "body": body(MARK),
+        "content_encoding": "klingon",
+        "headers": headers(),
+    },
     "nothing": {"body": b"", "headers": headers()},
     "no headers": {"body": body(MARK), "headers": {}},
     "foreign headers": {"body": b'{"xyzzy": 1}', "headers": {"x-app": "another", "n": 5}},
@@ -216,9 +218,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_does(
     gate = scripts.Gate()
     scene.provider.script(gate)
     process = worker()
-    result = LLMChatLinkerClient().submit(
-        "LLM_RESPONSE_GENERATE", **scene.turn, user_input="Hello"
-    )
+    result = LLMChatLinkerClient().submit("LLM_RESPONSE_GENERATE", **scene.turn, user_input="Hello")
     scene.provider.wait_for_calls(1)
     assert process.pid is not None
 

@@ -121,12 +121,14 @@ def test_every_type_says_what_it_has_done() -> None:
 
 def test_an_alias_is_the_same_instruction() -> None:
     assert ALIASES == {"USER_INSTRUCTION_RECORDS_LIST": "USER_INSTRUCTION_RECORDING_LIST"}
-    assert instruction_type("USER_INSTRUCTION_RECORDS_LIST") is INSTRUCTION_SET[
-        "USER_INSTRUCTION_RECORDING_LIST"
-    ]
-    assert instructions.USER_INSTRUCTION_RECORDS_LIST is INSTRUCTION_SET[
-        "USER_INSTRUCTION_RECORDING_LIST"
-    ]
+    assert (
+        instruction_type("USER_INSTRUCTION_RECORDS_LIST")
+        is INSTRUCTION_SET["USER_INSTRUCTION_RECORDING_LIST"]
+    )
+    assert (
+        instructions.USER_INSTRUCTION_RECORDS_LIST
+        is INSTRUCTION_SET["USER_INSTRUCTION_RECORDING_LIST"]
+    )
 
 
 def test_a_misspelt_type_gets_a_hint() -> None:

@@ -151,7 +151,7 @@ def test_no_password_is_ever_shown_once_it_is_quoted(password: str) -> None:
     assert shown == "amqp://ada@mq:5672//"
 
 
-@pytest.mark.parametrize("character", list("/#?@:[]%& ") + ["@/", "/1", "]:"])
+@pytest.mark.parametrize("character", [*"/#?@:[]%& ", "@/", "/1", "]:"])
 def test_a_password_that_should_have_been_quoted_is_not_shown_either(character: str) -> None:
     shown = without_password(f"amqp://ada:Zq1{character}Zq2@mq:5672/chats")
 
