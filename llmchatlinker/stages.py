@@ -87,7 +87,7 @@ def _decoded(session: Session, spec: InstructionType, raw: dict[str, Any]) -> di
     data = resolve(session, parse(spec.data, raw))
     return {
         "data": data.model_dump_json(exclude_none=True),
-        "user_ids": users_of(data) or None,
+        "user_ids": users_of(session, data) or None,
         "chat_id": chat_of(session, data),
     }
 

@@ -140,10 +140,13 @@ def chat_of(session: Session, data: Data) -> int | None:
     return chat_id
 
 
-def users_of(data: Data) -> list[int]:
-    """The users that an instruction carries."""
+def users_of(session: Session, data: Data) -> list[int]:
+    """The users that an instruction carries; a regeneration carries its question's user."""
     ids: list[int] = []
     for field in USER_FIELDS:
         value = getattr(data, field, None)
         ids += [value] if isinstance(value, int) else value or []
+    if isinstance(data, LLMResponseRegenerate):
+        asked_by = get_message(session, data.message_id).user_id
+        ids += [] if asked_by is None else [asked_by]
     return list(dict.fromkeys(ids))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import delete, func, literal, or_, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Attempt, Chat, ChatMember, Instruction, Message, Record
@@ -120,11 +119,68 @@ def _attempts(session: Session, user_id: int, after: int) -> list[tuple[int, Any
     return [(attempt.id, attempt_view(attempt)) for attempt in rows]
 
 
+#: Rows that are the user's: by id once decoded, by what was submitted before that.
+_OWN = """
+    (user_ids @> ARRAY[:user_id]
+     OR data @> jsonb_build_object('user_id', :user_id)
+     OR data->'user_ids' @> to_jsonb(:user_id)
+     OR data->'add_users' @> to_jsonb(:user_id) OR data->'remove_users' @> to_jsonb(:user_id)
+     OR data @> jsonb_build_object('username', CAST(:username AS text))
+     OR data->'usernames' @> to_jsonb(CAST(:username AS text))
+     OR data->'add_users' @> to_jsonb(CAST(:username AS text))
+     OR data->'remove_users' @> to_jsonb(CAST(:username AS text)))
+    AND NOT (type = 'USER_ERASE' AND final_at IS NULL)
+"""
+
+#: What is still to be done for the user ends here. Its chain, or the sweeper, makes it final.
+_CANCEL = f"""
+    UPDATE instructions
+       SET data = '{{}}', state = 'executed', executed_at = now(), published_at = now(),
+           wait_reason = NULL, turn = CASE WHEN turn IS NULL THEN NULL ELSE 'done' END,
+           outcome = jsonb_build_object(
+               'status', 'error', 'message', CAST(:said AS text), 'data', CAST('{{}}' AS jsonb),
+               'instruction_id', CAST(id AS text), 'error', jsonb_build_object(
+                   'code', 'cancelled', 'stage', 'execute', 'details', CAST('{{}}' AS jsonb)))
+     WHERE outcome IS NULL AND final_at IS NULL AND {_OWN}
+    RETURNING id
+"""
+
+#: Whatever has ended and may hold text of the user: its own, what happened in a chat that the user
+#: ever took part in, and what shows other users' rows.
+_BLANK = f"""
+    WITH shared AS (
+        SELECT chat_id FROM chat_members WHERE user_id = :user_id
+        UNION SELECT chat_id FROM messages WHERE user_id = :user_id
+        UNION SELECT chat_id FROM instructions WHERE user_ids @> ARRAY[:user_id]
+    )
+    UPDATE instructions
+       SET data = '{{}}',
+           outcome = outcome
+               || jsonb_build_object('data', CAST('{{}}' AS jsonb), 'message', CAST(:said AS text))
+               || CASE WHEN outcome->'error' IS NULL THEN CAST('{{}}' AS jsonb)
+                       ELSE jsonb_build_object('error', (outcome->'error')
+                            || jsonb_build_object('details', CAST('{{}}' AS jsonb))) END
+     WHERE (outcome IS NOT NULL OR final_at IS NOT NULL)
+       AND (({_OWN}) OR chat_id IN (SELECT chat_id FROM shared) OR type = ANY (:showing_others))
+    RETURNING id
+"""
+
+
 def erase_user(session: Session, data: UserErase) -> Result:
     """USER_ERASE: nothing that the user wrote, or that was answered to it, is left."""
     user = get_user(session, data.user_id, lock=True)
-    shared = list(session.scalars(select(ChatMember.chat_id).where(ChatMember.user_id == user.id)))
-    counts = {"instructions": _blank_instructions(session, user.id, shared)}
+    values = {
+        "user_id": user.id,
+        "username": user.username,
+        "showing_others": list(SHOWING_OTHERS),
+        "said": "Erased with its user.",
+    }
+    blanked = {
+        instruction_id
+        for statement in (_CANCEL, _BLANK)
+        for instruction_id in session.scalars(text(statement), values)
+    }
+    counts = {"instructions": len(blanked)}
     counts["records"] = _count(
         session, delete(Record).where(Record.user_id == user.id).returning(Record.id)
     )
@@ -141,37 +197,6 @@ def erase_user(session: Session, data: UserErase) -> Result:
     session.flush()
     counts["users"] = 1
     return {"erased": counts}
-
-
-def _blank_instructions(session: Session, user_id: int, chat_ids: list[int]) -> int:
-    """Take the text out of every instruction and result that can hold any of the user's."""
-    no_data = literal({}, JSONB)
-    return _count(
-        session,
-        update(Instruction)
-        .where(
-            Instruction.state == "final",
-            or_(
-                Instruction.user_ids.contains([user_id]),
-                Instruction.chat_id.in_(chat_ids),
-                Instruction.type.in_(SHOWING_OTHERS),
-            ),
-        )
-        .values(
-            data=no_data,
-            outcome=func.jsonb_set(
-                Instruction.outcome, literal(["data"], _text_array()), no_data, True
-            ),
-        )
-        .returning(Instruction.id),
-    )
-
-
-def _text_array() -> Any:
-    from sqlalchemy import Text
-    from sqlalchemy.dialects.postgresql import ARRAY
-
-    return ARRAY(Text)
 
 
 def _count(session: Session, statement: Any) -> int:
