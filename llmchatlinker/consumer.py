@@ -15,6 +15,7 @@ Overridden of ``celery/worker/consumer/consumer.py``:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps, signals
@@ -23,6 +24,7 @@ from celery.utils.objects import Bunch
 from celery.worker import consumer as celery_consumer
 
 from llmchatlinker import health
+from llmchatlinker.message_check import what_is_wrong
 from llmchatlinker.topology import dead_letter_queue
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,16 @@ class Consumer(celery_consumer.Consumer):
             url, heartbeat=heartbeat, transport_options={"confirm_publish": False}
         )
         return self.ensure_connected(connection)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Celery's, behind a look at the message (``message_check.py`` says why)."""
+        handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            problem = what_is_wrong(message)
+            return handle(message) if problem is None else self._refuse(message, problem)
+
+        return on_task_received
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject to the dead-letter queue."""

@@ -31,6 +31,8 @@ from llmchatlinker.topology import DECODE_TASK, STORE_TASK
 logger = logging.getLogger(__name__)
 
 #: States of a row and the stage that is due in them.
+#: Seconds that a thread waits for one of the process's publishing connections: they are busy, not gone.
+POOL_TIMEOUT = 30.0
 DUE = {"submitted": 0, "decoded": 1, "executed": 2}
 
 
@@ -90,7 +92,7 @@ def submit(
         return str(found)  # the same instruction was submitted before, and is on its way
     wakeups().submitted(str(found))
     try:
-        _publish_from_client(submission, reply_to)
+        publish_patiently(found, submission.spec, "submitted", reply_to)
     except Exception as error:
         if _withdraw(found, error):
             raise _no_broker(error) from None
@@ -144,15 +146,17 @@ def _insert(submission: Submission, reply_to: str | None) -> uuid.UUID:
     return uuid.UUID(found)
 
 
-def _publish_from_client(submission: Submission, reply_to: str | None) -> None:
+def publish_patiently(
+    instruction_id: uuid.UUID, spec: InstructionType, state: str, reply_to: str | None = None
+) -> None:
     """Publish within the client's patience: what can't be confirmed by then has failed.
 
     A pooled connection may have died unnoticed since its last use; that fails at once, and a second
     try gets a new one. Publishing twice is harmless.
     """
     patience = get_settings().client_patience
-    started = time.monotonic()
-    with app.producer_pool.acquire(block=True, timeout=patience) as producer:
+    with app.producer_pool.acquire(block=True, timeout=POOL_TIMEOUT) as producer:
+        started = time.monotonic()
         while True:
             connection = producer.connection
             try:
@@ -160,7 +164,7 @@ def _publish_from_client(submission: Submission, reply_to: str | None) -> None:
                     max_retries=1, interval_start=0, interval_step=0.2, timeout=patience
                 )
                 options = {"producer": producer, "retry": False}
-                publish(submission.id, submission.spec, "submitted", reply_to, **options)
+                publish(instruction_id, spec, state, reply_to, **options)
             except Exception:
                 # Not an orderly close: that would wait for the answer of a broker that gives none.
                 connection.collect()
@@ -208,16 +212,20 @@ def _no_broker(error: Exception) -> Unavailable:
     )
 
 
-def publish_released(released: Iterable[Released]) -> None:
-    """Send on what has waited. The sweeper does it where this fails."""
+def publish_released(released: Iterable[Released], *, patiently: bool = False) -> None:
+    """Send on what has waited; ``patiently``: within a client's patience, and not a worker's.
+
+    The sweeper does it where this fails.
+    """
+    send = publish_patiently if patiently else publish
     for item in released:
         try:
-            publish(item.instruction_id, instruction_type(item.type), "decoded")
+            send(item.instruction_id, instruction_type(item.type), "decoded")
         except Exception:
             logger.exception("Instruction %s could not be sent on yet", item.instruction_id)
 
 
-def announce(ending: Ending) -> None:
+def announce(ending: Ending, *, patiently: bool = False) -> None:
     """What follows an id's end, once it is committed: clients wake, and the turn behind goes on."""
     hint(ending)
-    publish_released(ending.released)
+    publish_released(ending.released, patiently=patiently)

@@ -123,12 +123,13 @@ def _execute_with_provider(
     instruction_id: uuid.UUID, spec: InstructionType, handler: ProviderHandler, worker: str
 ) -> bool:
     claimed: list[Any] = []
+    delivery = f"{worker} {uuid.uuid4()}"  # tells this delivery from every other one
 
     def claim(session: Session) -> tuple[Released, ...]:
         claimed.clear()
         instruction = _due(session, instruction_id, "decoded", spec)
         data = parse(spec.data, instruction.data, decoded=True)
-        work = handler.claim(session, instruction, data, worker)
+        work = handler.claim(session, instruction, data, delivery)
         if isinstance(work, Parked):
             instruction.state, instruction.wait_reason = "waiting", work.reason
             return ()

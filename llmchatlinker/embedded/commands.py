@@ -60,6 +60,8 @@ def _system(console: Console) -> Iterator[EmbeddedSystem]:
         console.print(f"[dim]{time.monotonic() - started:6.1f} s[/dim]  {escape(what)}")
 
     system = EmbeddedSystem(report)
+    # A shell starts what it puts into the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with _stoppable():
         try:
             yield system

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from llmchatlinker.embedded.paths import data_dir
 from llmchatlinker.envelope import Envelope
 from llmchatlinker.errors import StartFailed
 from llmchatlinker.message_queue import publish_message
@@ -86,7 +87,7 @@ def shown(instruction: dict[str, Any]) -> str:
 
 def _failed(step: Step, target: Target) -> StartFailed:
     code = step.envelope["error"]["code"]
-    remedy = "Look at the workers' logs; `llmchatlinker run --verbose` prints where they are."
+    remedy = f"Look at the workers' logs in {data_dir() / 'run'}."
     if code in ("provider_error", "provider_timeout"):
         remedy = (
             f"Check that {target.api_endpoint} is the address of an OpenAI-compatible server, that it "

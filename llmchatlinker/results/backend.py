@@ -189,6 +189,9 @@ class PostgresBackend(BaseBackend):
     ) -> Iterator[tuple[str, Meta]]:
         """Yield each id with its meta as it becomes final."""
         waiting = dict.fromkeys(task_ids)
+        if timeout is not None and timeout <= 0:
+            yield from self._at_once(list(waiting))
+            return
         arrived: SimpleQueue[tuple[str, Meta]] = SimpleQueue()
         callbacks = {task_id: partial(_put, arrived, task_id) for task_id in waiting}
         pause = None if on_interval is None else (interval or DEFAULT_INTERVAL)
@@ -218,16 +221,33 @@ class PostgresBackend(BaseBackend):
             for task_id in waiting:
                 wakeups().leave(task_id, callbacks[task_id])
 
+    def _at_once(self, task_ids: list[str]) -> Iterator[tuple[str, Meta]]:
+        """What is there now; ResultTimeout for what is not."""
+        late: list[str] = []
+        for task_id, meta in read(task_ids).items():
+            if not meta["ended"]:
+                late.append(task_id)
+            elif not meta["known"]:
+                raise _never_submitted(task_id)
+            else:
+                yield task_id, self.meta_from_decoded(meta) | {"task_id": task_id}
+        if late:
+            raise _too_late(late, 0)
+
     def _last_look(self, task_ids: list[str], timeout: float | None) -> tuple[str, Meta]:
         """The time is up: what is there after all, or else ResultTimeout."""
         for task_id, meta in read(task_ids).items():
             if meta["ended"]:
                 return task_id, meta
-        shown = f"Instruction {task_ids[0]} is" if len(task_ids) == 1 else f"{len(task_ids)} are"
-        raise ResultTimeout(
-            f"{shown} not done after {timeout} s. It goes on; ask for the result later.",
-            {"instruction_ids": task_ids[:100]},
-        )
+        raise _too_late(task_ids, timeout)
+
+
+def _too_late(task_ids: list[str], timeout: float | None) -> ResultTimeout:
+    which = f"Instruction {task_ids[0]} is" if len(task_ids) == 1 else f"{len(task_ids)} are"
+    return ResultTimeout(
+        f"{which} not done after {timeout} s. It goes on; ask for the result later.",
+        {"instruction_ids": task_ids[:100]},
+    )
 
 
 def _put(arrived: SimpleQueue[tuple[str, Meta]], task_id: str, meta: Meta) -> None:

@@ -79,7 +79,7 @@ def end(
 
     ending = finalise(instruction_id, otherwise, patience=patience)
     if ending is not None:
-        announce(ending)
+        announce(ending, patiently=patience is not None)
 
 
 def register_waiters(task_ids: Sequence[str], queue: str) -> None:

@@ -19,8 +19,11 @@ from llmchatlinker.units.handling import Held, Refused
 TOKENS_PER_PRICE = Decimal(1_000_000)
 
 
-def earlier(session: Session, instruction: Instruction) -> Held | Refused | None:
-    """What an earlier delivery of this instruction left in the ledger."""
+def earlier(session: Session, instruction: Instruction, worker: str) -> Held | Refused | None:
+    """What an earlier delivery of this instruction left in the ledger.
+
+    Nothing, where that was this very delivery: the answer of its commit was lost.
+    """
     row = session.execute(
         select(Attempt, Attempt.lease_until > func.clock_timestamp())
         .where(Attempt.instruction_id == instruction.id, Attempt.status == "started")
@@ -29,6 +32,8 @@ def earlier(session: Session, instruction: Instruction) -> Held | Refused | None
     if row is None:
         return None
     attempt, alive = row
+    if attempt.worker == worker:
+        return None
     if alive:
         return Held()
     attempt.status = "in_doubt"
@@ -51,6 +56,15 @@ def start(
     worker: str,
 ) -> int:
     """Open the line of the call that is about to be made, under a lease; returns its id."""
+    mine = session.scalar(
+        select(Attempt.id).where(
+            Attempt.instruction_id == instruction.id,
+            Attempt.status == "started",
+            Attempt.worker == worker,
+        )
+    )
+    if mine is not None:
+        return mine
     made = session.scalar(select(func.count()).where(Attempt.instruction_id == instruction.id))
     attempt = Attempt(
         instruction_id=instruction.id,

@@ -72,7 +72,7 @@ class _Generation:
         if instruction.chat_id is None:
             raise NotFound("The chat is gone.", {"field": "chat_id"})
         chat = get_chat(session, instruction.chat_id, lock=True)
-        earlier = ledger.earlier(session, instruction)
+        earlier = ledger.earlier(session, instruction, worker)
         if earlier is not None:
             return earlier
         if _another_is_before(session, instruction):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,39 +12,15 @@ from llmchatlinker.db.migrate import migrate
 from llmchatlinker.db.sessions import Database, use_database
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.orchestrator import submit
-from llmchatlinker.settings import get_settings
-from tests.fixtures.brokers import Broker, reconnect
+from tests.fixtures.brokers import Broker
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle
 from tests.fixtures.scenes import Scene
 from tests.fixtures.servers import private_postgres
 from tests.fixtures.threads import at_once
-from tests.servers.provider import Exchange, echo
 from tests.servers.proxy import Proxy
 
 WITHIN = 5.0  # seconds in which a client is told
-
-
-@pytest.fixture
-def mq(broker: Broker, configure: Configure) -> Iterator[Proxy]:
-    """What stands between this process and its broker."""
-    with Proxy(broker.url) as proxy:
-        configure(broker_url=proxy.url)
-        reconnect()
-        yield proxy
-        configure(broker_url=broker.url)
-        reconnect()
-
-
-@pytest.fixture
-def db(cycle: Cycle, configure: Configure) -> Iterator[Proxy]:
-    """What stands between this process and its database; ``cycle`` itself goes past it."""
-    with Proxy(get_settings().database_url) as proxy:
-        # In clear, so that the proxy can read what is said.
-        between = Database(configure(database_url=proxy.url + "?sslmode=disable"))
-        use_database(between)
-        yield proxy
-        use_database(None)
 
 
 def refused(server: str) -> Unavailable:
@@ -226,70 +201,6 @@ def test_a_stage_waits_out_an_outage(cycle: Cycle, db: Proxy) -> None:
 
     timer.join()
     assert cycle.row(instruction_id).state == "decoded"
-
-
-# A commit whose answer is lost looks like a failure, and is none.
-
-
-def test_a_submission_whose_answer_is_lost_is_submitted_once(cycle: Cycle, db: Proxy) -> None:
-    submit("USER_LIST", {})
-    db.lose_the_answer_to(b"INSERT INTO instructions")
-
-    instruction_id = submit("USER_CREATE", {"username": "ada"})
-
-    assert db.cuts == 1
-    assert cycle.count("instructions", "type = 'USER_CREATE'") == 1
-    assert cycle.row(instruction_id).state == "submitted"
-
-
-@pytest.mark.parametrize("stage", ["decode", "execute"])
-def test_a_stage_whose_commits_answer_is_lost_works_once(
-    cycle: Cycle, db: Proxy, stage: str
-) -> None:
-    instruction_id = cycle.submit("USER_CREATE", username="ada")
-    if stage == "execute":
-        cycle.decode(instruction_id)
-    db.lose_the_answer_to(b"COMMIT")
-
-    assert cycle.finish(instruction_id, f"llmchatlinker.control.{stage}")
-
-    assert db.cuts == 1
-    assert cycle.envelope(instruction_id)["status"] == "success"
-    assert cycle.count("users") == 1
-
-
-def test_a_store_whose_answer_is_lost_has_stored(cycle: Cycle, db: Proxy) -> None:
-    instruction_id = cycle.decoded("USER_CREATE", username="ada")
-    cycle.execute(instruction_id)
-    db.lose_the_answer_to(b"UPDATE instructions")
-
-    assert cycle.store(instruction_id)
-
-    assert db.cuts == 1
-    assert cycle.envelope(instruction_id)["status"] == "success"
-
-
-def test_a_claim_whose_commits_answer_is_lost_still_makes_its_call(scene: Scene, db: Proxy) -> None:
-    instruction_id = scene.decoded("Hello")
-    db.lose_the_answer_to(b"COMMIT")
-
-    assert scene.cycle.execute(instruction_id)
-
-    assert db.cuts == 1
-    assert len(scene.provider.calls) == 1
-    assert scene.said() == ["Hello", "You said: Hello"]
-
-
-def test_an_answer_whose_commits_answer_is_lost_is_there_once(scene: Scene, db: Proxy) -> None:
-    def lose(exchange: Exchange) -> None:
-        db.lose_the_answer_to(b"COMMIT")
-        echo(exchange)
-
-    scene.provider.script(lose)
-
-    assert scene.ask("Hello")["content"] == "You said: Hello"
-    assert scene.cycle.count("messages") == 2
-    assert len(scene.provider.calls) == 1
 
 
 # --- a restart ----------------------------------------------------------------------------------

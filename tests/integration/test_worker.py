@@ -75,6 +75,26 @@ NONSENSE: dict[str, dict[str, Any]] = {
     "a bad end": {"body": body(MARK), "headers": headers(expires="xyzzy")},
 }
 
+#: What may stand in the headers of a message that is right otherwise.
+ODD_HEADERS: list[dict[str, Any]] = [
+    {"timelimit": "xyzzy"},
+    {"timelimit": [5]},
+    {"retries": "xyzzy"},
+    {"ignore_result": []},
+    {"shadow": 5},
+    {"root_id": 5},
+    {"root_id": "xyzzy"},
+    {"parent_id": {"xyzzy": 1}},
+    {"group": [1]},
+    {"expires": 5},
+    {"eta": 5},
+    {"eta": "2001-01-01T00:00:00"},
+    {"expires": "2001-01-01T00:00:00+00:00"},
+    {"origin": 5, "lang": 5, "argsrepr": 5, "kwargsrepr": []},
+    {"stamps": "xyzzy", "stamped_headers": 5},
+    {"redelivered": "xyzzy", "delivery_info": 5, "hostname": 5},
+]
+
 
 def works(deadline: float = 30.0) -> bool:
     """Whether an instruction comes back."""
@@ -100,6 +120,22 @@ def test_messages_that_make_no_sense_are_dead_lettered_and_the_worker_lives_on(
     assert not_dead_lettered == []
     assert works()
     assert MARK not in process.log_text()
+
+
+def test_odd_headers_take_no_slot_for_ever(cycle: Cycle, worker: StartWorker) -> None:
+    process = worker(concurrency=2)
+    for odd in ODD_HEADERS:
+        message = body(str(new_instruction_id()))
+        cycle.broker.publish(message, "control", EXCHANGE, headers=headers() | odd)
+    encoded = body(str(new_instruction_id()))
+    cycle.broker.publish(
+        encoded, "control", EXCHANGE, headers=headers(), content_encoding="klingon"
+    )
+
+    assert works()
+
+    assert process.alive
+    assert cycle.broker.ready("control") == 0
 
 
 def test_a_message_for_no_queue_is_dead_lettered(cycle: Cycle, worker: StartWorker) -> None:
