@@ -48,7 +48,7 @@ def parse_message(message: str | bytes) -> dict[str, Any]:
     limit = get_settings().instruction_bytes
     if len(message) > limit:
         raise InvalidData(
-            f"The message has {len(message)} characters or bytes; an instruction may have {limit} bytes.",
+            f"The message is {len(message)} characters long; an instruction may have {limit} bytes.",
             {"size": len(message), "limit": limit},
         )
     try:
