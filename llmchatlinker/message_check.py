@@ -18,6 +18,21 @@ OURS = "llmchatlinker."
 LARGEST = 65_536
 
 
+#: What Celery's headers are in a message of ours (``celery/app/amqp.py``, ``as_task_v2``); None is
+#: allowed for each. Others make its request stumble in the pool.
+HEADERS: dict[str, Any] = {
+    "retries": int,
+    "timelimit": (list, tuple),
+    "ignore_result": bool,
+    "stamps": dict,
+    "stamped_headers": list,
+} | dict.fromkeys(
+    ("shadow", "root_id", "parent_id", "group", "origin", "lang", "argsrepr", "kwargsrepr"), str
+)
+#: Never in a message of ours: a stage waits as a row, and these are the worker's own to set.
+NEVER = ("eta", "expires", "redelivered", "delivery_info", "hostname", "args", "kwargs")
+
+
 def what_is_wrong(message: Any) -> str | None:
     """Why a worker must not take this message; None when it may."""
     headers = message.headers
@@ -29,7 +44,23 @@ def what_is_wrong(message: Any) -> str | None:
         return "has a time that is none"
     if not headers["task"].startswith(OURS):
         return None  # a user's own task, or one that nobody registered: Celery tells them apart
-    return _wrong_body(message)
+    return _wrong_headers(headers) or _wrong_body(message)
+
+
+def _wrong_headers(headers: dict[str, Any]) -> str | None:
+    for name, kind in HEADERS.items():
+        value = headers.get(name)
+        if value is not None and not isinstance(value, kind):
+            return "has headers that make no sense"
+    limits = headers.get("timelimit")
+    if limits is not None and (len(limits) != 2 or any(limit is not None for limit in limits)):
+        return "has time limits"
+    root_id = headers.get("root_id")
+    if root_id is not None and as_instruction_id(root_id) is None:
+        return "is of no instruction"
+    if any(headers.get(name) is not None for name in NEVER):
+        return "has headers that no stage has"
+    return None
 
 
 def _is_moment(value: object) -> bool:
@@ -43,8 +74,8 @@ def _is_moment(value: object) -> bool:
 
 
 def _wrong_body(message: Any) -> str | None:
-    if message.content_type != "application/json":
-        return "is not JSON"
+    if message.content_type != "application/json" or message.content_encoding != "utf-8":
+        return "is not JSON in UTF-8"
     if len(message.body) > LARGEST:
         return "is too large"
     try:

@@ -21,6 +21,7 @@ from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import eventually, holds
 from tests.fixtures.workers import StartWorker
 from tests.servers import scripts
+from tests.servers.proxy import Proxy
 
 MARK = "xyzzy"
 
@@ -138,8 +139,21 @@ def test_odd_headers_take_no_slot_for_ever(cycle: Cycle, worker: StartWorker) ->
     assert cycle.broker.ready("control") == 0
 
 
+def test_dead_letters_have_their_queue_before_the_first_message_is_taken(
+    broker: Broker, worker: StartWorker
+) -> None:
+    # AMQP: class 60, method 20 (basic.consume), a reserved short, the queue's name.
+    consume = b"\x00\x3c\x00\x14\x00\x00\x07control"
+    with Proxy(broker.url) as proxy:
+        worker("control", broker_url=proxy.url)
+        eventually(lambda: consume in proxy.said)
+
+        assert 0 < proxy.said.find(DEAD_LETTER_QUEUE.encode()) < proxy.said.index(consume)
+
+
 def test_a_message_for_no_queue_is_dead_lettered(cycle: Cycle, worker: StartWorker) -> None:
-    worker("control")
+    worker()
+    assert works()
 
     cycle.broker.publish(b"lost", "no.such.key", EXCHANGE)
 
@@ -150,6 +164,7 @@ def test_a_message_for_no_queue_is_dead_lettered(cycle: Cycle, worker: StartWork
 
 def test_no_worker_consumes_dead_letters(cycle: Cycle, worker: StartWorker) -> None:
     worker()
+    assert works()
     cycle.broker.publish(body(str(new_instruction_id())), DEAD_LETTER_QUEUE, headers=headers())
     eventually(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == 1)
 

@@ -38,6 +38,8 @@ class Proxy:
         self._last: bytes | None = None
         #: How often something was cut off.
         self.cuts = 0
+        #: Everything that clients have said.
+        self.said = bytearray()
 
     @property
     def url(self) -> str:
@@ -135,6 +137,7 @@ class Proxy:
                 (server if source is client else client).sendall(data)
                 if source is server:
                     continue
+                self.said += data
                 if self._lost is not None and self._lost in data:
                     self._lost = None
                     server.recv(PIECE)  # it is done, and only the client does not know
