@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.servers import HOST
+from tests.servers import HOST, free_ports
 
 PIECE = 65_536
 _RESET = struct.pack("ii", 1, 0)
@@ -27,7 +27,8 @@ class Proxy:
         parts = urlsplit(url)
         self._target = (parts.hostname or HOST, parts.port or 0)
         self._parts = parts
-        self._port = 0
+        # Not the system's choice: while the proxy is cut, nobody else may be given its port.
+        (self._port,) = free_ports(1)
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -68,8 +69,8 @@ class Proxy:
     def mend(self) -> None:
         """Take connections again, at the same address."""
         listener = socket.create_server((HOST, self._port), backlog=128)
-        self._port = listener.getsockname()[1]
-        self._listener = listener
+        with self._lock:
+            self._listener = listener
         self._start(self._accept, listener)
 
     def freeze(self) -> None:
@@ -111,6 +112,9 @@ class Proxy:
             except OSError:
                 return
             with self._lock:
+                if self._listener is not listener:  # it was cut just now
+                    client.close()
+                    return
                 self._open.add(client)
             self._start(self._forward, client)
 
