@@ -21,12 +21,13 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import Conflict, Unavailable
 from llmchatlinker.instructions import InstructionType, instruction_type
-from llmchatlinker.outcomes import Ending, Released
+from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings, without_password
 from llmchatlinker.submission import Submission, check
 from llmchatlinker.topology import DECODE_TASK, STORE_TASK
+from llmchatlinker.turns import Released
 
 logger = logging.getLogger(__name__)
 

@@ -10,21 +10,14 @@ import json
 import uuid
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Chat, Instruction
+from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import Envelope, Stage, failure
 from llmchatlinker.errors import LLMChatLinkerError
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """An instruction that waited and may go on: publish it once the transaction has committed."""
-
-    instruction_id: uuid.UUID
-    type: str
+from llmchatlinker.turns import Released, release_next_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +50,6 @@ def commit_outcome(
     instruction.turn = "done"
     session.flush()
     return release_next_turn(session, instruction.chat_id)
-
-
-def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, ...]:
-    """Let the chat's first waiting turn go on, unless another is active or on its way already."""
-    if chat_id is None:
-        return ()
-    # The chat's lock orders this against a turn that is just finding out that it must wait.
-    session.execute(select(Chat.id).where(Chat.id == chat_id).with_for_update(key_share=True))
-    first = (
-        select(Instruction.id)
-        .where(Instruction.chat_id == chat_id, Instruction.turn.in_(("queued", "active")))
-        .order_by(Instruction.seq)
-        .limit(1)
-        .scalar_subquery()
-    )
-    rows = session.execute(
-        update(Instruction)
-        .where(
-            Instruction.id == first,
-            Instruction.turn == "queued",
-            Instruction.state == "waiting",
-            Instruction.wait_reason == "turn",
-        )
-        .values(state="decoded", wait_reason=None, published_at=func.now())
-        .returning(Instruction.id, Instruction.type)
-        .execution_options(synchronize_session=False)
-    )
-    return tuple(Released(row.id, row.type) for row in rows)
 
 
 #: One statement: the end of the instruction, the record of it for every user who wants one, and who

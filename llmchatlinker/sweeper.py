@@ -29,9 +29,10 @@ from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import DeadlineExceeded, Unavailable
 from llmchatlinker.instructions import INSTRUCTION_SET
 from llmchatlinker.orchestrator import announce, publish, publish_released
-from llmchatlinker.outcomes import Released, finalise, release_next_turn
+from llmchatlinker.outcomes import finalise
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import CONTROL, DATABASE, QUEUE_NAMES
+from llmchatlinker.turns import Released, release_next_turn
 
 logger = logging.getLogger(__name__)
 

@@ -164,6 +164,10 @@ class Message(Base):
     reasoning: Mapped[str | None]
     #: prompt_tokens, completion_tokens, total_tokens, cost.
     usage: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    #: The content parts as given, where there is more than text; ``content`` holds their text.
+    parts: Mapped[list[Any] | None] = mapped_column(Json)
+    #: Of a turn that was rolled back: in no history and no branch, kept for the audit.
+    hidden: Mapped[bool] = mapped_column(server_default=text("false"))
     #: Its user was erased: the message is empty and keeps its place in the tree.
     erased: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -208,12 +212,22 @@ class Instruction(Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
         Index("ix_instructions_user_ids", "user_ids", postgresql_using="gin"),
+        Index(
+            "ix_instructions_waiting",
+            "provider_id",
+            "not_before",
+            postgresql_where=text("state = 'waiting' AND wait_reason <> 'turn'"),
+        ),
         Index(None, "seq"),
         CheckConstraint(
             "state IN ('submitted', 'decoded', 'executed', 'waiting', 'final', 'withdrawn')",
             name="state",
         ),
         CheckConstraint("turn IN ('queued', 'active', 'done')", name="turn"),
+        CheckConstraint(
+            "cancel_requested IN ('cancelled', 'interrupted', 'rolled_back')",
+            name="cancel_requested",
+        ),
         CheckConstraint("(state IN ('final', 'withdrawn')) = (final_at IS NOT NULL)", name="end"),
         CheckConstraint(
             "state NOT IN ('executed', 'final') OR outcome IS NOT NULL", name="outcome"
@@ -234,6 +248,8 @@ class Instruction(Base):
     #: SHA-256 of type and data under an idempotency key, to tell a repetition from a reuse.
     fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary)
     reply_to: Mapped[str | None]
+    #: The submitter follows the response's events: push them to ``reply_to``.
+    follow: Mapped[bool] = mapped_column(server_default=text("false"))
     submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deadline_at: Mapped[datetime]
     #: When the message of the stage that is due was last published.
@@ -241,8 +257,13 @@ class Instruction(Base):
     decoded_at: Mapped[datetime | None]
     executed_at: Mapped[datetime | None]
     final_at: Mapped[datetime | None]
+    #: What a ``waiting`` row waits for: ``turn``, ``provider``, ``user``, ``rate``, ``cooldown`` or
+    #: ``retry``; the provider whose limit it is, and the earliest time to go on, where there is one.
     wait_reason: Mapped[str | None]
+    provider_id: Mapped[int | None]
     not_before: Mapped[datetime | None]
+    #: That somebody wants it ended, and how: ``cancelled``, ``interrupted`` or ``rolled_back``.
+    cancel_requested: Mapped[str | None]
     #: A generation's place in its chat: ``queued`` → ``active`` → ``done``; null for all else.
     turn: Mapped[str | None]
     outcome: Mapped[dict[str, Any] | None]
@@ -251,7 +272,8 @@ class Instruction(Base):
 class Attempt(Base):
     """One call of a provider, in the ledger before it is made.
 
-    Status: ``started`` (under a lease) → ``answered`` | ``failed`` | ``in_doubt`` (its worker died).
+    Status: ``started`` (under a lease) → ``answered`` | ``failed`` | ``cancelled`` | ``in_doubt`` (its
+    worker died).
     """
 
     __tablename__ = "attempts"
@@ -259,7 +281,10 @@ class Attempt(Base):
         UniqueConstraint("instruction_id", "number"),
         Index("ix_attempts_started", "lease_until", postgresql_where=text("status = 'started'")),
         Index(None, "started_at"),
-        CheckConstraint("status IN ('started', 'answered', 'failed', 'in_doubt')", name="status"),
+        Index(None, "provider_id", "started_at"),
+        CheckConstraint(
+            "status IN ('started', 'answered', 'failed', 'cancelled', 'in_doubt')", name="status"
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -268,12 +293,16 @@ class Attempt(Base):
     number: Mapped[int]
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     llm_id: Mapped[int | None] = mapped_column(ForeignKey("llms.id", ondelete="SET NULL"))
+    #: No foreign key: the ledger outlives the provider.
+    provider_id: Mapped[int | None]
     provider_name: Mapped[str]
     llm_name: Mapped[str]
     worker: Mapped[str]
     status: Mapped[str] = mapped_column(server_default=text("'started'"))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     lease_until: Mapped[datetime]
+    #: When the first delta was stored: from then on the attempt is never repeated.
+    first_delta_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     prompt_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
@@ -282,6 +311,42 @@ class Attempt(Base):
     #: A code of ``errors.py`` and the HTTP status; never the provider's words, which may quote a prompt.
     error_code: Mapped[str | None]
     http_status: Mapped[int | None]
+
+
+class Event(Base):
+    """A run of events of a streamed response, as one writer committed them together.
+
+    Events are numbered 1, 2, 3, … per instruction; a row holds those from ``first`` to ``last``.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_created_at", "created_at", postgresql_using="brin"),
+        CheckConstraint("first >= 1 AND last >= first", name="numbers"),
+    )
+
+    #: No foreign key: inserts are frequent, and those who delete chats and users delete events too.
+    instruction_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    first: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    last: Mapped[int]
+    attempt_id: Mapped[int | None] = mapped_column(BigInteger)
+    #: A list of ``{"type": …, …}``, the one numbered ``first`` at its head.
+    events: Mapped[list[Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ProviderHealth(Base):
+    """What all workers know of a provider's troubles."""
+
+    __tablename__ = "provider_health"
+
+    provider_id: Mapped[int] = mapped_column(
+        ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True
+    )
+    #: Failures in a row; an answer sets it back.
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    #: Nobody calls it before this time.
+    cooldown_until: Mapped[datetime | None]
 
 
 class Record(Base):
@@ -308,6 +373,8 @@ class Waiter(Base):
 
     instruction_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     queue: Mapped[str] = mapped_column(primary_key=True)
+    #: It follows the response's events as well.
+    following: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

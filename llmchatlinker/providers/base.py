@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from llmchatlinker.providers.calls import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,36 @@ class ChatAnswer:
     usage: Usage = Usage()
 
 
-class Wire(Protocol):
-    """A kind of provider. Both raise ProviderError or ProviderTimeout, and nothing else."""
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of an answer as it arrives; the pieces of a kind, put together, are the whole.
 
-    def chat(self, endpoint: Endpoint, request: ChatRequest) -> ChatAnswer:
-        """Generate an answer: one HTTP request, never a second one."""
+    ``text``: of the answer, of the reasoning, or of a tool call's arguments. A tool call's first piece
+    also carries its ``id`` and ``name``; ``index`` tells several calls of one answer apart.
+    """
+
+    kind: Literal["text", "reasoning", "tool_call"]
+    text: str = field(repr=False)
+    index: int | None = None
+    id: str | None = None
+    name: str | None = None
+
+
+OnDelta = Callable[[Delta], None]
+
+
+class Wire(Protocol):
+    """A kind of provider. Both raise ProviderError or ProviderTimeout; ``chat`` also Cancelled."""
+
+    def chat(
+        self, endpoint: Endpoint, request: ChatRequest, call: Call, on_delta: OnDelta | None = None
+    ) -> ChatAnswer:
+        """Generate an answer: one HTTP request, never a second one.
+
+        With ``on_delta`` it streams: each piece is handed on as it comes, in the calling thread, and
+        the answer that is returned is the sum of the pieces. ``call`` is how other threads break it
+        off: ``call.cancel()`` makes it raise Cancelled.
+        """
 
     def models(self, endpoint: Endpoint) -> list[str]:
         """The names of the models that the provider says it serves."""

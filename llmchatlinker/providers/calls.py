@@ -28,6 +28,8 @@ class Call:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.aborted = False
+        #: It was broken off because nobody wants its answer any longer.
+        self.cancelled = False
         self.ended = False
         self._socket: Any = None
         self._lock = threading.Lock()
@@ -50,6 +52,11 @@ class Call:
             self.ended = True
             self._socket = None
 
+    def cancel(self) -> None:
+        """Break it off because nobody wants its answer any longer."""
+        self.cancelled = True
+        self.abort()
+
     def abort(self) -> None:
         """Close the connection: whoever reads from it gets an end or an error at once."""
         with self._lock:
@@ -65,9 +72,8 @@ def _shut_down(connected: Any) -> None:
 
 
 @contextmanager
-def call(seconds: float) -> Iterator[Call]:
-    """A call in this thread that is broken off after that time."""
-    current = Call()
+def under_way(current: Call, seconds: float) -> Iterator[Call]:
+    """The call is made by this thread now, and is broken off after that time."""
     _here.call = current
     _watchdog.watch(current, seconds)
     try:

@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 
 from llmchatlinker.errors import ProviderError, ProviderTimeout
 from llmchatlinker.providers.base import Endpoint
-from llmchatlinker.providers.calls import Call, CallAdapter, call
+from llmchatlinker.providers.calls import Call, CallAdapter, under_way
 
 PIECE = 65_536
 CONNECTIONS_PER_PROVIDER = 256
@@ -52,9 +52,15 @@ def _session(endpoint: Endpoint) -> requests.Session:
         return session
 
 
-def exchange(endpoint: Endpoint, method: str, url: str, body: dict[str, Any] | None = None) -> Any:
+def exchange(
+    endpoint: Endpoint,
+    method: str,
+    url: str,
+    body: dict[str, Any] | None = None,
+    current: Call | None = None,
+) -> Any:
     """Send one request and return the JSON document that came back."""
-    with call(endpoint.total_timeout) as current:
+    with under_way(current or Call(), endpoint.total_timeout) as current:
         try:
             # A redirect is not followed: it would carry the prompt, and perhaps the key, elsewhere.
             with _session(endpoint).request(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmchatlinker.errors import ProviderError
-from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint, Usage
+from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint, OnDelta, Usage
+from llmchatlinker.providers.calls import Call
 from llmchatlinker.providers.http import clean, exchange
 
 CHAT = "/chat/completions"
@@ -28,14 +29,18 @@ def base_url(api_endpoint: str) -> str:
 class OpenAI:
     """The wire of kind ``openai``."""
 
-    def chat(self, endpoint: Endpoint, request: ChatRequest) -> ChatAnswer:
+    def chat(
+        self, endpoint: Endpoint, request: ChatRequest, call: Call, on_delta: OnDelta | None = None
+    ) -> ChatAnswer:
         """POST …/chat/completions."""
         body = request.parameters | {
             "model": request.model,
             "messages": request.messages,
             "stream": False,
         }
-        return _answer(endpoint, exchange(endpoint, "POST", base_url(endpoint.url) + CHAT, body))
+        return _answer(
+            endpoint, exchange(endpoint, "POST", base_url(endpoint.url) + CHAT, body, call)
+        )
 
     def models(self, endpoint: Endpoint) -> list[str]:
         """GET …/models."""

@@ -25,6 +25,7 @@ from llmchatlinker.instruction_data.llm import (
     LLMResponseRegenerate,
 )
 from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint
+from llmchatlinker.providers.calls import Call
 from llmchatlinker.providers.registry import wire
 from llmchatlinker.units import ledger
 from llmchatlinker.units.context import HISTORY_LENGTH, conversation
@@ -88,7 +89,7 @@ class _Generation:
 
     def perform(self, work: Turn) -> ChatAnswer:
         """One call, and only one."""
-        return wire(work.kind).chat(work.endpoint, work.request)
+        return wire(work.kind).chat(work.endpoint, work.request, Call())
 
     def settle(self, session: Session, work: Turn, answer: ChatAnswer | LLMChatLinkerError) -> None:
         """Close the attempt."""

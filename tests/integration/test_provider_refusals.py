@@ -10,6 +10,7 @@ import pytest
 
 from llmchatlinker.errors import ProviderError, ProviderTimeout
 from llmchatlinker.providers.base import Endpoint
+from llmchatlinker.providers.calls import Call
 from llmchatlinker.providers.openai import OpenAI
 from tests.fixtures.wires import KEY, REQUEST, chat, refusal
 from tests.servers import free_ports, scripts
@@ -153,7 +154,7 @@ def test_nobody_there_is_an_error(endpoint: Endpoint) -> None:
     (port,) = free_ports(1)
 
     with pytest.raises(ProviderError, match="[Rr]efused"):
-        OpenAI().chat(replace(endpoint, url=f"http://127.0.0.1:{port}/v1"), REQUEST)
+        OpenAI().chat(replace(endpoint, url=f"http://127.0.0.1:{port}/v1"), REQUEST, Call())
 
 
 @pytest.mark.parametrize(
@@ -174,7 +175,7 @@ def test_nobody_there_is_an_error(endpoint: Endpoint) -> None:
 )
 def test_an_address_that_is_none_is_an_error(endpoint: Endpoint, url: str) -> None:
     with pytest.raises(ProviderError):
-        OpenAI().chat(replace(endpoint, url=url), REQUEST)
+        OpenAI().chat(replace(endpoint, url=url), REQUEST, Call())
 
 
 def test_an_endless_answer_is_given_up(provider: ScriptedProvider, endpoint: Endpoint) -> None:

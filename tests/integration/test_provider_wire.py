@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llmchatlinker.providers.base import ChatAnswer, Endpoint, Usage
+from llmchatlinker.providers.calls import Call
 from llmchatlinker.providers.openai import OpenAI
 from tests.fixtures.wires import KEY, REQUEST, chat
 from tests.servers import scripts
@@ -19,7 +20,7 @@ from tests.servers.provider import ScriptedProvider
 def test_a_chat_request_has_model_messages_and_parameters(
     provider: ScriptedProvider, endpoint: Endpoint
 ) -> None:
-    OpenAI().chat(endpoint, REQUEST)
+    OpenAI().chat(endpoint, REQUEST, Call())
 
     (call,) = provider.calls
     assert call.body == {
@@ -38,7 +39,7 @@ def test_without_a_key_nothing_is_authorised(
     netrc.write_text("machine 127.0.0.1 login ada password leaked\n")
     monkeypatch.setenv("NETRC", str(netrc))
 
-    OpenAI().chat(replace(endpoint, api_key=None), REQUEST)
+    OpenAI().chat(replace(endpoint, api_key=None), REQUEST, Call())
 
     assert "authorization" not in provider.calls[0].headers
 
@@ -55,7 +56,7 @@ def test_a_cookie_of_one_answer_does_not_travel_with_the_next_request(
 
 def test_connections_are_used_again(provider: ScriptedProvider, endpoint: Endpoint) -> None:
     for _ in range(3):
-        OpenAI().chat(endpoint, REQUEST)
+        OpenAI().chat(endpoint, REQUEST, Call())
 
     assert provider.connections == 1
 

@@ -35,6 +35,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_chats")),
     )
     op.create_table(
+        "events",
+        sa.Column("instruction_id", sa.Uuid(), nullable=False),
+        sa.Column("first", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.Integer(), nullable=False),
+        sa.Column("attempt_id", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "events", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False
+        ),
+        sa.Column(
+            "created_at",
+            postgresql.TIMESTAMP(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint("first >= 1 AND last >= first", name=op.f("ck_events_numbers")),
+        sa.PrimaryKeyConstraint("instruction_id", "first", name=op.f("pk_events")),
+    )
+    op.create_index(
+        "ix_events_created_at", "events", ["created_at"], unique=False, postgresql_using="brin"
+    )
+    op.create_table(
         "instructions",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("seq", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -48,6 +69,7 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("fingerprint", sa.LargeBinary(), nullable=True),
         sa.Column("reply_to", sa.Text(), nullable=True),
+        sa.Column("follow", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
             "submitted_at",
             postgresql.TIMESTAMP(timezone=True),
@@ -65,7 +87,9 @@ def upgrade() -> None:
         sa.Column("executed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("final_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("wait_reason", sa.Text(), nullable=True),
+        sa.Column("provider_id", sa.Integer(), nullable=True),
         sa.Column("not_before", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("cancel_requested", sa.Text(), nullable=True),
         sa.Column("turn", sa.Text(), nullable=True),
         sa.Column(
             "outcome", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True
@@ -73,6 +97,10 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "(state IN ('final', 'withdrawn')) = (final_at IS NOT NULL)",
             name=op.f("ck_instructions_end"),
+        ),
+        sa.CheckConstraint(
+            "cancel_requested IN ('cancelled', 'interrupted', 'rolled_back')",
+            name=op.f("ck_instructions_cancel_requested"),
         ),
         sa.CheckConstraint(
             "state IN ('submitted', 'decoded', 'executed', 'waiting', 'final', 'withdrawn')",
@@ -108,6 +136,13 @@ def upgrade() -> None:
         ["user_ids"],
         unique=False,
         postgresql_using="gin",
+    )
+    op.create_index(
+        "ix_instructions_waiting",
+        "instructions",
+        ["provider_id", "not_before"],
+        unique=False,
+        postgresql_where=sa.text("state = 'waiting' AND wait_reason <> 'turn'"),
     )
     op.create_index(
         "uq_instructions_active_turn",
@@ -196,6 +231,7 @@ def upgrade() -> None:
         "waiters",
         sa.Column("instruction_id", sa.Uuid(), nullable=False),
         sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("following", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
             "created_at",
             postgresql.TIMESTAMP(timezone=True),
@@ -259,6 +295,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("provider_id", "llm_name", name=op.f("uq_llms_provider_id_llm_name")),
     )
     op.create_table(
+        "provider_health",
+        sa.Column("provider_id", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("cooldown_until", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["provider_id"],
+            ["providers.id"],
+            name=op.f("fk_provider_health_provider_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("provider_id", name=op.f("pk_provider_health")),
+    )
+    op.create_table(
         "records",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -289,6 +338,7 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=True),
         sa.Column("llm_id", sa.Integer(), nullable=True),
+        sa.Column("provider_id", sa.Integer(), nullable=True),
         sa.Column("provider_name", sa.Text(), nullable=False),
         sa.Column("llm_name", sa.Text(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=False),
@@ -300,6 +350,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("lease_until", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("first_delta_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("finished_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("prompt_tokens", sa.Integer(), nullable=True),
         sa.Column("completion_tokens", sa.Integer(), nullable=True),
@@ -308,7 +359,7 @@ def upgrade() -> None:
         sa.Column("error_code", sa.Text(), nullable=True),
         sa.Column("http_status", sa.Integer(), nullable=True),
         sa.CheckConstraint(
-            "status IN ('started', 'answered', 'failed', 'in_doubt')",
+            "status IN ('started', 'answered', 'failed', 'cancelled', 'in_doubt')",
             name=op.f("ck_attempts_status"),
         ),
         sa.ForeignKeyConstraint(
@@ -321,6 +372,12 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "instruction_id", "number", name=op.f("uq_attempts_instruction_id_number")
         ),
+    )
+    op.create_index(
+        op.f("ix_attempts_provider_id_started_at"),
+        "attempts",
+        ["provider_id", "started_at"],
+        unique=False,
     )
     op.create_index(
         "ix_attempts_started",
@@ -350,6 +407,10 @@ def upgrade() -> None:
         sa.Column(
             "usage", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True
         ),
+        sa.Column(
+            "parts", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True
+        ),
+        sa.Column("hidden", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("erased", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
             "created_at",
