@@ -189,8 +189,8 @@ class Instruction(Base):
 
     __tablename__ = "instructions"
     __table_args__ = (
-        # The predicates name final_at and not state, so that only the last update of an
-        # instruction touches the indexes and the earlier ones stay heap-only.
+        # No index names a column that every instruction changes on its way (state, outcome): so only
+        # the last update, of final_at, touches the indexes, and the earlier ones stay heap-only.
         Index("ix_instructions_open", "deadline_at", postgresql_where=text("final_at IS NULL")),
         Index(
             "ix_instructions_turns",
@@ -212,11 +212,12 @@ class Instruction(Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
         Index("ix_instructions_user_ids", "user_ids", postgresql_using="gin"),
+        # Whoever parks a row for anything but its turn sets not_before, and clears it at the end.
         Index(
             "ix_instructions_waiting",
             "provider_id",
             "not_before",
-            postgresql_where=text("state = 'waiting' AND wait_reason <> 'turn'"),
+            postgresql_where=text("not_before IS NOT NULL"),
         ),
         Index(None, "seq"),
         CheckConstraint(

@@ -142,7 +142,7 @@ def upgrade() -> None:
         "instructions",
         ["provider_id", "not_before"],
         unique=False,
-        postgresql_where=sa.text("state = 'waiting' AND wait_reason <> 'turn'"),
+        postgresql_where=sa.text("not_before IS NOT NULL"),
     )
     op.create_index(
         "uq_instructions_active_turn",
