@@ -39,8 +39,13 @@ def run(
 ) -> Envelope:
     """Submit and wait. Raises what ``orchestrator.submit`` and ``InstructionResult.get`` raise."""
     instruction_id = submit(type, data, deadline=deadline, idempotency_key=idempotency_key)
+    return InstructionResult(instruction_id).get(timeout=longest_wait(deadline))
+
+
+def longest_wait(deadline: float | None) -> float:
+    """Seconds after which a client gives up on an instruction with this deadline (None: the default)."""
     longest = get_settings().generation_deadline if deadline is None else deadline
-    return InstructionResult(instruction_id).get(timeout=longest + BEYOND_DEADLINE)
+    return longest + BEYOND_DEADLINE
 
 
 def parse_message(message: str | bytes) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class PostgresBackend(BaseBackend):
             while waiting:
                 found = _take(arrived, end, pause)
                 if found is None and end is not None and time.monotonic() >= end:
-                    found = self._last_look(list(waiting), timeout)
+                    found = self.last_look(list(waiting), timeout)
                 if found is None:
                     if on_interval is not None:
                         on_interval()
@@ -211,9 +211,7 @@ class PostgresBackend(BaseBackend):
                 if task_id not in waiting:
                     continue
                 del waiting[task_id]
-                meta = self.meta_from_decoded(meta) | {"task_id": task_id}
-                if not meta["known"]:
-                    raise _never_submitted(task_id)
+                meta = self.understood(task_id, meta)
                 if on_message is not None:
                     on_message(meta)
                 yield task_id, meta
@@ -225,21 +223,26 @@ class PostgresBackend(BaseBackend):
         """What is there now; ResultTimeout for what is not."""
         late: list[str] = []
         for task_id, meta in read(task_ids).items():
-            if not meta["ended"]:
-                late.append(task_id)
-            elif not meta["known"]:
-                raise _never_submitted(task_id)
+            if meta["ended"]:
+                yield task_id, self.understood(task_id, meta)
             else:
-                yield task_id, self.meta_from_decoded(meta) | {"task_id": task_id}
+                late.append(task_id)
         if late:
             raise _too_late(late, 0)
 
-    def _last_look(self, task_ids: list[str], timeout: float | None) -> tuple[str, Meta]:
+    def last_look(self, task_ids: list[str], timeout: float | None) -> tuple[str, Meta]:
         """The time is up: what is there after all, or else ResultTimeout."""
         for task_id, meta in read(task_ids).items():
             if meta["ended"]:
                 return task_id, meta
         raise _too_late(task_ids, timeout)
+
+    def understood(self, task_id: str, meta: Meta) -> Meta:
+        """A meta as Celery's results take it; NotFound for an id of nobody."""
+        if not meta["known"]:
+            raise _never_submitted(task_id)
+        decoded: Meta = self.meta_from_decoded(meta) | {"task_id": task_id}
+        return decoded
 
 
 def _too_late(task_ids: list[str], timeout: float | None) -> ResultTimeout:

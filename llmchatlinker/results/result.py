@@ -9,6 +9,7 @@ from celery.result import AsyncResult
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.envelope import Envelope
+from llmchatlinker.results.reading import Meta
 
 
 class InstructionResult(AsyncResult):
@@ -50,3 +51,12 @@ class InstructionResult(AsyncResult):
             **kwargs,
         )
         return envelope
+
+    def received(self, meta: Meta) -> Envelope:
+        """What ``get`` makes of a meta that has arrived; for who waits in another way."""
+        self._maybe_set_cache(self.backend.understood(self.id, meta))
+        return self.get()
+
+    def last_look(self, waited: float) -> Envelope:
+        """The envelope if it is there now; ResultTimeout, after ``waited`` seconds, if it is not."""
+        return self.received(self.backend.last_look([self.id], waited)[1])

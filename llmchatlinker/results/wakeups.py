@@ -18,6 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from llmchatlinker.errors import Unavailable
@@ -161,14 +162,19 @@ class Wakeups:
         self._deliver(self._read(foreign))
 
     def _deliver(self, metas: Mapping[str, Meta]) -> None:
-        ready: list[tuple[OnReady, Meta]] = []
+        ready: list[tuple[list[OnReady], Meta]] = []
         with self._changed:
             for task_id, meta in metas.items():
                 if meta["ended"]:
-                    ready += [(on_ready, meta) for on_ready in self._waiting.get(task_id, [])]
+                    ready.append((self._waiting.get(task_id, []), meta))
                     self._forget(task_id)
-        for on_ready, meta in ready:
-            on_ready(meta)
+        for waiters, meta in ready:
+            for left, on_ready in enumerate(reversed(waiters), 1 - len(waiters)):
+                try:
+                    # Each its own: what one does with an envelope is not to be seen by another.
+                    on_ready(deepcopy(meta) if left else meta)
+                except Exception:
+                    logger.exception("One who waited could not be woken; the others are")
 
     def _forget(self, task_id: str) -> None:
         self._waiting.pop(task_id, None)
@@ -188,6 +194,7 @@ def _remember(memory: OrderedDict[str, bool], task_id: str, value: bool) -> None
 
 _current: Wakeups | None = None
 _current_lock = threading.Lock()
+_of_the_parent: Wakeups | None = None
 
 
 def wakeups() -> Wakeups:
@@ -201,12 +208,20 @@ def wakeups() -> Wakeups:
 
 
 def forget_wakeups() -> None:
-    """Start anew: in the child of a fork, which has none of the threads, or for other servers."""
-    global _current, _current_lock
-    _current_lock = threading.Lock()
-    previous, _current = _current, None
+    """Start anew, for other servers."""
+    global _current
+    with _current_lock:
+        previous, _current = _current, None
     if previous is not None:
         previous.replies.stop()
 
 
-os.register_at_fork(after_in_child=forget_wakeups)
+def _after_fork() -> None:
+    """A child has none of the threads, and nobody knows what its parent's locks were held for."""
+    global _current, _current_lock, _of_the_parent
+    _current_lock = threading.Lock()
+    # Kept, and never touched: its end would say goodbye on the parent's connection.
+    _of_the_parent, _current = _current, None
+
+
+os.register_at_fork(after_in_child=_after_fork)
