@@ -1,12 +1,12 @@
-"""Data of the LLM-related instructions, and the settings of providers and LLMs."""
+"""Data of the LLM-related instructions."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from llmchatlinker.instruction_data.content import UserInput
 from llmchatlinker.instruction_data.fields import (
     URL_LENGTH,
     Data,
@@ -15,33 +15,20 @@ from llmchatlinker.instruction_data.fields import (
     MessageId,
     Name,
     Page,
-    Text,
     TurnPolicy,
     is_decoded,
 )
+from llmchatlinker.instruction_data.provider_settings import (
+    LLMSettings,
+    Parameters,
+    ProviderSettings,
+)
+from llmchatlinker.instruction_data.urls import http_url
 
 API_KEY_LENGTH = 2_000
+FALLBACKS = 20
 
-
-def _http_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("must be an http:// or https:// address") from None
-    if not parts.hostname:
-        raise ValueError("must be an http:// or https:// address")
-    scheme, separator, rest = value.partition("://")
-    if not separator or scheme.lower() not in ("http", "https") or not rest.split("/")[0]:
-        raise ValueError("must be an http:// or https:// address")
-    if any(character.isspace() for character in value):
-        raise ValueError("must not contain white space")
-    if "@" in rest.split("/")[0]:
-        raise ValueError("must not contain a user or password; use api_key")
-    return value
-
-
-Endpoint = Annotated[str, Field(min_length=8, max_length=URL_LENGTH), AfterValidator(_http_url)]
+Endpoint = Annotated[str, Field(min_length=8, max_length=URL_LENGTH), AfterValidator(http_url)]
 
 
 def _api_key(value: str, info: ValidationInfo) -> str:
@@ -56,51 +43,6 @@ def _api_key(value: str, info: ValidationInfo) -> str:
 
 ApiKey = Annotated[str, AfterValidator(_api_key)]
 Kind = Literal["openai", "anthropic", "ollama"]
-Seconds = Annotated[float, Field(gt=0, le=3_600)]
-
-#: What LLMChatLinker itself puts into a request, so that nobody else may.
-OURS = frozenset({"model", "messages", "stream", "stream_options", "n"})
-
-
-def _parameters(value: dict[str, Any]) -> dict[str, Any]:
-    for name in value:
-        if name in OURS:
-            raise ValueError(f"{name} is set by LLMChatLinker")
-    return value
-
-
-#: Passed to the provider as they are: temperature, max_tokens, top_p, stop, seed, tools, …
-Parameters = Annotated[dict[str, Any], Field(max_length=100), AfterValidator(_parameters)]
-
-
-class Timeouts(Data):
-    """Seconds; what is left out comes from the settings of the process."""
-
-    connect: Seconds | None = None
-    read: Seconds | None = None
-    total: Seconds | None = None
-
-
-class ProviderSettings(Data):
-    """``settings`` of a provider."""
-
-    timeouts: Timeouts | None = None
-    parameters: Parameters | None = None
-
-
-class Price(Data):
-    """What a million tokens cost, in the operator's currency."""
-
-    prompt: Annotated[float, Field(ge=0, lt=1e12)] = 0.0
-    completion: Annotated[float, Field(ge=0, lt=1e12)] = 0.0
-
-
-class LLMSettings(Data):
-    """``settings`` of an LLM. ``context_window`` counts tokens, question and answer together."""
-
-    parameters: Parameters | None = None
-    context_window: Annotated[int, Field(ge=16, le=100_000_000)] | None = None
-    price: Price | None = None
 
 
 class LLMProviderAdd(Data):
@@ -108,7 +50,7 @@ class LLMProviderAdd(Data):
 
     name: Name
     api_endpoint: Endpoint
-    api_key: ApiKey | None = None
+    api_key: ApiKey | None = Field(default=None, repr=False)
     kind: Kind = "openai"
     settings: ProviderSettings | None = None
 
@@ -119,7 +61,7 @@ class LLMProviderUpdate(Data):
     provider_id: Id
     name: Name | None = None
     api_endpoint: Endpoint | None = None
-    api_key: ApiKey | None = None
+    api_key: ApiKey | None = Field(default=None, repr=False)
     kind: Kind | None = None
     settings: ProviderSettings | None = None
 
@@ -180,18 +122,41 @@ class LLMListByProvider(Page):
     provider_id: Id
 
 
+class LLMReference(Data):
+    """An LLM by its id, or by its provider's name and its own; decode leaves the id alone."""
+
+    llm_id: Id | None = None
+    provider_name: Name | None = None
+    llm_name: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> LLMReference:
+        named = (self.provider_name is not None, self.llm_name is not None)
+        if named != ((self.llm_id is None),) * 2:
+            raise ValueError("takes llm_id, or provider_name and llm_name")
+        return self
+
+
+def _from_id(value: Any) -> Any:
+    return {"llm_id": value} if isinstance(value, int) else value
+
+
+#: An LLM to try where those before it failed; its id alone will do.
+Fallback = Annotated[LLMReference, BeforeValidator(_from_id)]
+
+
 class LLMResponseGenerate(Data):
-    """LLM_RESPONSE_GENERATE."""
+    """LLM_RESPONSE_GENERATE: ``fallbacks`` are tried in their order where the LLM fails."""
 
     user_id: Id
     chat_id: Id
-    user_input: Text
+    user_input: UserInput = Field(repr=False)
     llm_id: Id | None = None
     provider_id: Id | None = None
     provider_name: Name | None = None
     llm_name: Name | None = None
-    parameters: Parameters | None = None
-    fallbacks: Annotated[list[Any], Field(max_length=20)] | None = None
+    parameters: Parameters | None = Field(default=None, repr=False)
+    fallbacks: Annotated[list[Fallback], Field(max_length=FALLBACKS)] | None = None
     turn_policy: TurnPolicy | None = None
     parent_message_id: MessageId | None = None
 
@@ -210,7 +175,7 @@ class LLMResponseRegenerate(Data):
 
     message_id: MessageId
     user_id: Id | None = None
-    parameters: Parameters | None = None
+    parameters: Parameters | None = Field(default=None, repr=False)
     llm_id: Id | None = None
 
 
