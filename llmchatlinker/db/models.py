@@ -138,6 +138,12 @@ class Message(Base):
         Index(None, "chat_id", "id"),
         Index(None, "parent_id"),
         Index("ix_messages_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+        # An answer that is being generated is found by its instruction, and closed if nobody is at it.
+        Index(
+            "ix_messages_generating",
+            "instruction_id",
+            postgresql_where=text("status = 'generating'"),
+        ),
         Index("ix_messages_search", "search", postgresql_using="gin"),
         CheckConstraint("role IN ('user', 'assistant')", name="role"),
         CheckConstraint(
@@ -258,11 +264,16 @@ class Instruction(Base):
     decoded_at: Mapped[datetime | None]
     executed_at: Mapped[datetime | None]
     final_at: Mapped[datetime | None]
-    #: What a ``waiting`` row waits for: ``turn``, ``provider``, ``user``, ``rate``, ``cooldown`` or
-    #: ``retry``; the provider whose limit it is, and the earliest time to go on, where there is one.
+    #: What a ``waiting`` row waits for: ``turn``, ``provider`` or ``llm`` (their limits of calls at
+    #: once), ``user`` (the same per user), ``rate``, ``cooldown`` or ``retry``.
     wait_reason: Mapped[str | None]
+    #: Whose limit it waits for, or has waited for; and the earliest time to go on, where there is one.
     provider_id: Mapped[int | None]
     not_before: Mapped[datetime | None]
+    #: The LLM to call next, once that is not simply the one that the instruction names.
+    llm_id: Mapped[int | None]
+    #: The end of the active branch before this turn changed it: where a rollback goes back to.
+    previous_message_id: Mapped[int | None] = mapped_column(BigInteger)
     #: That somebody wants it ended, and how: ``cancelled``, ``interrupted`` or ``rolled_back``.
     cancel_requested: Mapped[str | None]
     #: A generation's place in its chat: ``queued`` → ``active`` → ``done``; null for all else.
@@ -280,7 +291,13 @@ class Attempt(Base):
     __tablename__ = "attempts"
     __table_args__ = (
         UniqueConstraint("instruction_id", "number"),
-        Index("ix_attempts_started", "lease_until", postgresql_where=text("status = 'started'")),
+        # Not of the lease's end, which changes all the time.
+        Index(
+            "ix_attempts_started",
+            "provider_id",
+            "llm_id",
+            postgresql_where=text("status = 'started'"),
+        ),
         Index(None, "started_at"),
         Index(None, "provider_id", "started_at"),
         CheckConstraint(
@@ -305,6 +322,8 @@ class Attempt(Base):
     #: When the first delta was stored: from then on the attempt is never repeated.
     first_delta_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    #: What was sent, by our own estimate: beside ``prompt_tokens`` it corrects the next one.
+    estimated_tokens: Mapped[int | None]
     prompt_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
     total_tokens: Mapped[int | None]

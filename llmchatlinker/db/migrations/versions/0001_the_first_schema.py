@@ -89,6 +89,8 @@ def upgrade() -> None:
         sa.Column("wait_reason", sa.Text(), nullable=True),
         sa.Column("provider_id", sa.Integer(), nullable=True),
         sa.Column("not_before", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("llm_id", sa.Integer(), nullable=True),
+        sa.Column("previous_message_id", sa.BigInteger(), nullable=True),
         sa.Column("cancel_requested", sa.Text(), nullable=True),
         sa.Column("turn", sa.Text(), nullable=True),
         sa.Column(
@@ -352,6 +354,7 @@ def upgrade() -> None:
         sa.Column("lease_until", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("first_delta_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("finished_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("estimated_tokens", sa.Integer(), nullable=True),
         sa.Column("prompt_tokens", sa.Integer(), nullable=True),
         sa.Column("completion_tokens", sa.Integer(), nullable=True),
         sa.Column("total_tokens", sa.Integer(), nullable=True),
@@ -382,7 +385,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_attempts_started",
         "attempts",
-        ["lease_until"],
+        ["provider_id", "llm_id"],
         unique=False,
         postgresql_where=sa.text("status = 'started'"),
     )
@@ -444,6 +447,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_messages")),
     )
     op.create_index(op.f("ix_messages_chat_id_id"), "messages", ["chat_id", "id"], unique=False)
+    op.create_index(
+        "ix_messages_generating",
+        "messages",
+        ["instruction_id"],
+        unique=False,
+        postgresql_where=sa.text("status = 'generating'"),
+    )
     op.create_index(op.f("ix_messages_llm_id"), "messages", ["llm_id"], unique=False)
     op.create_index(op.f("ix_messages_parent_id"), "messages", ["parent_id"], unique=False)
     op.create_index(
