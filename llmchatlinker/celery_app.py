@@ -7,6 +7,7 @@ names: a user's own folder may well have files of the same names, and it comes f
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from celery import Celery
 from celery.loaders.app import AppLoader
+from kombu import pools
 
 from llmchatlinker.errors import StartFailed
 from llmchatlinker.settings import get_settings
@@ -98,3 +100,23 @@ class App(Celery):
 
 # Not the current app of the process: a client may well have a Celery app of its own.
 app = App("llmchatlinker", loader=Loader, set_as_current=False)
+
+_of_the_parent: list[Any] = []
+
+
+def _after_fork() -> None:
+    """A child opens connections of its own: two processes on one socket take each other's answers.
+
+    kombu sees to that after billiard's forks only (``kombu/utils/compat.py``), and not after those
+    of ``os.fork`` and ``multiprocessing``. The parent's are kept here, since py-amqp shuts down the
+    socket of a connection that is collected.
+    """
+    _of_the_parent.append((app._pool, dict(pools.connections), dict(pools.producers)))
+    pools.connections.clear()
+    pools.producers.clear()
+    app._pool = None
+    if "amqp" in vars(app):
+        app.amqp._producer_pool = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
