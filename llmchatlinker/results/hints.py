@@ -1,8 +1,9 @@
-"""Hints, the worker's side: after an id is final, a small message tells its client to look.
+"""Hints and pushes, the worker's side: small messages straight into the clients' queues.
 
-Best effort on purpose: a hint is published by a thread of its own without a confirm, from a bounded
-queue that drops the oldest. It never raises and never slows a stage; what is lost is found by the
-client's own slow look at the database, which stays the truth.
+After an id is final, a *hint* tells its client to look. What a response's followers get is a *push*
+(``streaming/pushing.py``). Best effort on purpose: one thread publishes both without a confirm, from
+bounded queues that drop the oldest; hints go first. Nothing here raises or slows a stage; what is lost
+is found by the client's own slow look at the database, which stays the truth.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ from llmchatlinker.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-#: Hints that wait to be published, at most.
+#: Hints that wait to be published, at most; and bytes of the pushes that do.
 WAITING = 10_000
+PUSHED_BYTES = 16_777_216
+#: Milliseconds after which a push that nobody took is thrown away; transient.
+PUSH = {"expiration": "30000", "delivery_mode": 1}
 #: Seconds before another try, after the broker was gone.
 PAUSE = 1.0
 
 
 class HintPublisher:
-    """The thread and its queue; one per process."""
+    """The thread and its queues; one per process."""
 
     def __init__(self) -> None:
         self._hints: deque[tuple[str, bytes]] = deque(maxlen=WAITING)
+        self._pushes: deque[tuple[str, bytes]] = deque()
+        self._pushed_bytes = 0
         self._some = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -42,15 +48,24 @@ class HintPublisher:
         body = json.dumps({"id": str(ending.instruction_id), "state": "SUCCESS"}).encode("ascii")
         for queue in ending.reply_to:
             self._hints.append((queue, body))
-        if self._thread is None or not self._thread.is_alive():
-            self._start()
-        self._some.set()
+        self._wake()
 
-    def _start(self) -> None:
+    def send(self, queue: str, body: bytes) -> None:
+        """Push this to who follows; returns at once."""
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
-                self._thread.start()
+            self._pushes.append((queue, body))
+            self._pushed_bytes += len(body)
+            while self._pushed_bytes > PUSHED_BYTES:
+                self._pushed_bytes -= len(self._pushes.popleft()[1])
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            with self._lock:
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
+                    self._thread.start()
+        self._some.set()
 
     def _run(self) -> None:
         while True:
@@ -70,11 +85,23 @@ class HintPublisher:
             while True:
                 self._some.wait()
                 self._some.clear()
-                while self._hints:
-                    queue, body = self._hints.popleft()
-                    message = channel.prepare_message(body, content_type="application/json")
+                while (found := self._next()) is not None:
+                    queue, body, properties = found
+                    message = channel.prepare_message(
+                        body, content_type="application/json", properties=properties
+                    )
                     # The default exchange: straight into the queue of that name, or nowhere.
                     channel.basic_publish(message, exchange="", routing_key=queue)
+
+    def _next(self) -> tuple[str, bytes, dict[str, Any] | None] | None:
+        if self._hints:
+            return *self._hints.popleft(), None
+        with self._lock:
+            if not self._pushes:
+                return None
+            queue, body = self._pushes.popleft()
+            self._pushed_bytes -= len(body)
+        return queue, body, PUSH
 
 
 _publisher = HintPublisher()
@@ -85,9 +112,14 @@ def hint(ending: Ending) -> None:
     _publisher.hint(ending)
 
 
-def _forget() -> None:
+def send(queue: str, body: bytes) -> None:
+    """Push a message into a follower's queue; returns at once and never raises."""
+    _publisher.send(queue, body)
+
+
+def _after_fork() -> None:
     global _publisher
-    _publisher = HintPublisher()  # a fork copies no threads
+    _publisher = HintPublisher()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,1 @@
+"""Streaming: responses as events, written by one writer per process, followed from anywhere."""
