@@ -89,23 +89,36 @@ def submit(
     submission = check(type_name, data, deadline, idempotency_key)
     reply_to = wakeups().reply_to()
     found = _insert(submission, reply_to)
-    if found != submission.id:
-        return str(found)  # the same instruction was submitted before, and is on its way
-    wakeups().submitted(str(found))
+    if found == submission.id:
+        wakeups().submitted(str(found))
+        _publish_or_withdraw(submission, reply_to)
+    return str(found)  # or else the same instruction was submitted before, and is on its way
+
+
+def submit_followed(submission: Submission, reply_to: str | None) -> uuid.UUID:
+    """The same for a generation whose events shall come to the queue ``reply_to``; returns its id."""
+    found = _insert(submission, reply_to, follow=True)
+    if found == submission.id:
+        _publish_or_withdraw(submission, reply_to)
+    return found
+
+
+def _publish_or_withdraw(submission: Submission, reply_to: str | None) -> None:
     try:
-        publish_patiently(found, submission.spec, "submitted", reply_to)
+        publish_patiently(submission.id, submission.spec, "submitted", reply_to)
     except Exception as error:
-        if _withdraw(found, error):
+        if _withdraw(submission.id, error):
             raise _no_broker(error) from None
-    return str(found)
 
 
 _INSERT = """
     INSERT INTO instructions
-           (id, type, data, turn, chat_id, idempotency_key, fingerprint, reply_to, deadline_at)
+           (id, type, data, turn, chat_id, idempotency_key, fingerprint, reply_to, follow,
+            deadline_at)
     VALUES (%(id)s, %(type)s, %(data)s, %(turn)s,
             coalesce(%(chat_id)s, (SELECT chat_id FROM messages WHERE id = %(message_id)s)),
-            %(key)s, %(fingerprint)s, %(reply_to)s, now() + make_interval(secs => %(deadline)s))
+            %(key)s, %(fingerprint)s, %(reply_to)s, %(follow)s,
+            now() + make_interval(secs => %(deadline)s))
     ON CONFLICT DO NOTHING
     RETURNING id
 """
@@ -116,7 +129,7 @@ _FIND = """
 """
 
 
-def _insert(submission: Submission, reply_to: str | None) -> uuid.UUID:
+def _insert(submission: Submission, reply_to: str | None, *, follow: bool = False) -> uuid.UUID:
     """Insert the row; return its id, or that of the instruction that has its idempotency key."""
     patience = get_settings().client_patience
     values = {
@@ -129,6 +142,7 @@ def _insert(submission: Submission, reply_to: str | None) -> uuid.UUID:
         "key": submission.idempotency_key,
         "fingerprint": submission.fingerprint,
         "reply_to": reply_to,
+        "follow": follow,
         "deadline": submission.deadline,
     }
     while True:

@@ -1,7 +1,8 @@
-"""Hints, the client's side: one reply queue and one consuming thread per process.
+"""Hints and pushes, the client's side: a queue and a thread for who waits, and for who follows.
 
 The queue outlives a short absence of its consumer (``x-expires``) and a restart of the broker, and is
-bounded: when it overflows the oldest hints go, and the slow look at the database finds their ids.
+bounded: when it overflows the oldest messages go, and the slow look at the database finds what was in
+them. Who follows has a queue of his own, so that pushes crowd out no hints.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from llmchatlinker.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the queue lives without a consumer, and hints that it holds at most.
+#: Seconds that the queue lives without a consumer, and messages and bytes that it holds at most.
 EXPIRES = 600.0
 LENGTH = 10_000
+BYTES = 33_554_432
 #: Seconds: how long one look at the socket takes, and between two tries to connect.
 DRAIN = 1.0
 PAUSE = 0.5
@@ -30,12 +32,21 @@ LONGEST_PAUSE = 5.0
 
 
 class Replies:
-    """Consumes the process's reply queue. ``on_hint`` is called with each id, in its thread."""
+    """Consumes a queue of this process. In its thread, it calls ``on_hint`` with each id that is
+    hinted, ``on_pushes`` with what is pushed, and ``on_connect`` when messages may have been lost.
+    """
 
-    def __init__(self, on_hint: Callable[[str], None], on_connect: Callable[[], None]) -> None:
-        self.queue_name = f"llmchatlinker.reply.{uuid.uuid4()}"
+    def __init__(
+        self,
+        on_hint: Callable[[str], None],
+        on_connect: Callable[[], None],
+        on_pushes: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        kind = "reply" if on_pushes is None else "events"
+        self.queue_name = f"llmchatlinker.{kind}.{uuid.uuid4()}"
         self.connected = False
         self._on_hint = on_hint
+        self._on_pushes = on_pushes
         self._on_connect = on_connect
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -75,7 +86,11 @@ class Replies:
         queue = Queue(
             self.queue_name,
             durable=True,
-            queue_arguments={"x-expires": int(EXPIRES * 1000), "x-max-length": LENGTH},
+            queue_arguments={
+                "x-expires": int(EXPIRES * 1000),
+                "x-max-length": LENGTH,
+                "x-max-length-bytes": BYTES,
+            },
         )
         channel = connection.default_channel
         bound = queue(channel)
@@ -91,8 +106,10 @@ class Replies:
 
     def _receive(self, message: Any) -> None:
         try:
-            task_id = json.loads(message.body)["id"]
-        except (ValueError, KeyError, TypeError):
+            document = json.loads(message.body)
+        except ValueError:
             return  # not one of ours
-        if isinstance(task_id, str):
-            self._on_hint(task_id)
+        if isinstance(document, list) and self._on_pushes is not None:
+            self._on_pushes(document)
+        elif isinstance(document, dict) and isinstance(document.get("id"), str):
+            self._on_hint(document["id"])
