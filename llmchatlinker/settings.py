@@ -68,6 +68,9 @@ class Settings:
     instruction_bytes: int = _setting(1_048_576, "size of an instruction's JSON text, at most")
     concurrency: int = _setting(32, "instructions a worker process works on at once (threads)")
     provider_connect_timeout: float = _setting(5.0, "seconds to connect to a provider")
+    provider_first_token_timeout: float = _setting(
+        120.0, "seconds until the first piece of a streamed answer"
+    )
     provider_read_timeout: float = _setting(120.0, "seconds between two pieces of an answer")
     provider_total_timeout: float = _setting(300.0, "seconds for a whole answer")
     provider_answer_bytes: int = _setting(16_777_216, "size of a provider's answer, at most")

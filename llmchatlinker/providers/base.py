@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -11,7 +11,11 @@ from llmchatlinker.providers.calls import Call
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a provider is and how to speak to it. Timeouts in seconds, size in bytes."""
+    """Where a provider is and how to speak to it. Timeouts in seconds, size in bytes.
+
+    ``first_token_timeout`` and, between two pieces of an answer, ``read_timeout`` are for answers
+    that are streamed; one that is not has ``read_timeout`` between two bytes.
+    """
 
     name: str
     url: str
@@ -20,11 +24,20 @@ class Endpoint:
     read_timeout: float = 120.0
     total_timeout: float = 300.0
     answer_bytes: int = 16_777_216
+    first_token_timeout: float = 120.0
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Whether answers are asked for in pieces, where somebody wants the pieces.
+    stream: bool = True
+    #: Whether a streamed answer is asked for its tokens; a few servers refuse the question.
+    include_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A conversation to go on with: ``messages`` as role and content, oldest first."""
+    """A conversation to go on with: ``messages`` as role and content, oldest first.
+
+    A content is a text, or a list of parts in OpenAI's shape (``instruction_data/content.py``).
+    """
 
     model: str
     messages: list[dict[str, Any]] = field(repr=False)
@@ -33,16 +46,20 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them; None where it did not say."""
+    """Tokens as the provider counted them; None where it did not say.
+
+    ``cached_prompt_tokens``: how many of ``prompt_tokens`` it had in its cache.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
+    cached_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """What a provider generated."""
+    """What a provider generated. ``tool_calls`` have OpenAI's shape, whatever the provider's kind."""
 
     content: str = field(repr=False)
     finish_reason: str | None = None
@@ -77,9 +94,11 @@ class Wire(Protocol):
     ) -> ChatAnswer:
         """Generate an answer: one HTTP request, never a second one.
 
-        With ``on_delta`` it streams: each piece is handed on as it comes, in the calling thread, and
-        the answer that is returned is the sum of the pieces. ``call`` is how other threads break it
-        off: ``call.cancel()`` makes it raise Cancelled.
+        With ``on_delta`` it streams, unless the endpoint says not to: each piece is handed on as it
+        comes, in the calling thread, and the answer that is returned is the sum of the pieces.
+        ``call`` is how other threads break it off: ``call.cancel()`` makes it raise Cancelled, and
+        ``call.usage`` has what was counted until then. Raises InvalidData, before any request, for
+        what this kind of provider can't be asked.
         """
 
     def models(self, endpoint: Endpoint) -> list[str]:

@@ -13,24 +13,35 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+if TYPE_CHECKING:
+    from llmchatlinker.providers.base import Usage
+
+#: The heap of the watchdog may have that many entries of calls that have ended.
+ENDED_ENTRIES = 64
 
 _here = threading.local()
 
 
 class Call:
-    """One exchange with a provider. ``abort`` may come from any thread, at any time."""
+    """One exchange with a provider. ``cancel`` and ``abort`` may come from any thread, at any time."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.aborted = False
         #: It was broken off because nobody wants its answer any longer.
         self.cancelled = False
+        #: Why it was broken off: ``cancelled``, ``aborted``, or the timeout that ran out.
+        self.reason: str | None = None
+        self.connected = False
         self.ended = False
+        #: What the provider has counted so far, also where the answer never becomes whole.
+        self.usage: Usage | None = None
+        #: When the watchdog breaks it off (by ``time.monotonic``), and for which reason.
+        self.due: tuple[float, str] = (float("inf"), "total_timeout")
+        self.watched_for = float("inf")
+        self._end = float("inf")
         self._socket: Any = None
         self._lock = threading.Lock()
 
@@ -39,6 +50,22 @@ class Call:
         """Seconds since it began."""
         return time.monotonic() - self.started
 
+    def begin(self, seconds: float) -> None:
+        """The exchange begins now, and has that long at most."""
+        if self.ended:
+            raise RuntimeError("A Call is for one exchange.")
+        self.started = time.monotonic()
+        self._end = self.started + seconds
+        self.due = (self._end, "total_timeout")
+        _watchdog.watch(self)
+
+    def allow(self, seconds: float, reason: str) -> None:
+        """From now on it has that long, until this is said again; never more than in all."""
+        moment = time.monotonic() + seconds
+        self.due = (moment, reason) if moment < self._end else (self._end, "total_timeout")
+        if moment < self.watched_for:
+            _watchdog.watch(self)
+
     def uses(self, connected: Any) -> None:
         """The call now depends on this socket."""
         with self._lock:
@@ -46,85 +73,63 @@ class Call:
             if self.aborted:
                 _shut_down(connected)
 
+    def lets_go(self) -> bool:
+        """Its connection is nobody's to close any longer; returns whether it was broken off."""
+        with self._lock:
+            self._socket = None
+            return self.aborted
+
+    def patience(self, seconds: float) -> None:
+        """Each read from its connection may take that long."""
+        with self._lock, suppress(OSError):
+            if self._socket is not None:
+                self._socket.settimeout(seconds)
+
     def end(self) -> None:
-        """It is over: its connection goes back to the pool and is nobody's to close."""
+        """It is over."""
         with self._lock:
             self.ended = True
             self._socket = None
 
     def cancel(self) -> None:
-        """Break it off because nobody wants its answer any longer."""
-        self.cancelled = True
-        self.abort()
+        """Break it off because nobody wants its answer any longer; once it is over, nothing."""
+        self.abort("cancelled")
 
-    def abort(self) -> None:
+    def abort(self, reason: str = "aborted") -> None:
         """Close the connection: whoever reads from it gets an end or an error at once."""
         with self._lock:
-            if not self.ended:
+            if not self.ended and not self.aborted:
                 self.aborted = True
+                self.reason = reason
+                self.cancelled = reason == "cancelled"
                 _shut_down(self._socket)
 
 
 def _shut_down(connected: Any) -> None:
+    # Of TLS in TLS (a proxy) the socket below; of TLS not its own shutdown, which drops the state
+    # that the reading thread is using.
+    connected = getattr(connected, "socket", connected)
     if connected is not None:
         with suppress(OSError):  # closed already
-            connected.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 @contextmanager
-def under_way(current: Call, seconds: float) -> Iterator[Call]:
+def under_way(call: Call, seconds: float) -> Iterator[Call]:
     """The call is made by this thread now, and is broken off after that time."""
-    _here.call = current
-    _watchdog.watch(current, seconds)
+    call.begin(seconds)
+    _here.call = call
     try:
-        yield current
+        yield call
     finally:
         _here.call = None
-        current.end()
+        call.end()
 
 
-class _Noted:
-    """A connection that tells the thread's call which socket it depends on."""
-
-    sock: Any
-
-    def connect(self) -> None:
-        super().connect()  # type: ignore[misc]  # of HTTPConnection, beside this class
-        self._note()
-
-    def putrequest(self, *args: Any, **kwargs: Any) -> None:
-        self._note()  # a pooled connection is connected already
-        super().putrequest(*args, **kwargs)  # type: ignore[misc]
-
-    def _note(self) -> None:
-        current: Call | None = getattr(_here, "call", None)
-        if current is not None and self.sock is not None:
-            current.uses(self.sock)
-
-
-class _PlainConnection(_Noted, HTTPConnection):
-    pass
-
-
-class _TlsConnection(_Noted, HTTPSConnection):
-    pass
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class CallAdapter(HTTPAdapter):
-    """requests' adapter, with connections that can be broken off."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """The same pools, of our connections."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+def current_call() -> Call | None:
+    """The call that this thread is making."""
+    call: Call | None = getattr(_here, "call", None)
+    return call
 
 
 class _Watchdog:
@@ -136,28 +141,45 @@ class _Watchdog:
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
 
-    def watch(self, current: Call, seconds: float) -> None:
+    def watch(self, call: Call) -> None:
+        """Look at the call when it is due, or earlier where it was to be looked at earlier."""
         with self._changed:
-            while self._heap and self._heap[0][2].ended:
-                heapq.heappop(self._heap)  # so that the heap is as long as there are calls, about
-            heapq.heappush(self._heap, (current.started + seconds, next(self._numbers), current))
+            if len(self._heap) >= ENDED_ENTRIES and self._heap[0][2].ended:
+                self._heap = [entry for entry in self._heap if not entry[2].ended]
+                heapq.heapify(self._heap)
+            entry = self._push(call)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="calls", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            elif self._heap[0] is entry:
+                self._changed.notify()
+
+    def _push(self, call: Call) -> tuple[float, int, Call]:
+        call.watched_for = call.due[0]
+        entry = (call.watched_for, next(self._numbers), call)
+        heapq.heappush(self._heap, entry)
+        return entry
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 while not self._heap:
                     self._changed.wait()
-                end, _, current = self._heap[0]
-                left = end - time.monotonic()
+                moment, _, call = self._heap[0]
+                left = moment - time.monotonic()
                 if left > 0:
                     self._changed.wait(left)
                     continue
                 heapq.heappop(self._heap)
-            current.abort()
+                if call.ended or moment != call.watched_for:
+                    continue  # over, or looked at by another entry
+                due, reason = call.due
+                if due > time.monotonic():  # it was given more time meanwhile
+                    self._push(call)
+                    if call.due[0] < call.watched_for:  # and less of it just now
+                        self._push(call)
+                    continue
+            call.abort(reason)
 
 
 _watchdog = _Watchdog()

@@ -9,32 +9,43 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from llmchatlinker import secrets
-from llmchatlinker.db.models import Instruction, Provider
+from llmchatlinker.db.models import LLM, Instruction, Provider
 from llmchatlinker.errors import LLMChatLinkerError
 from llmchatlinker.instruction_data.llm import LLMProviderDiscover
 from llmchatlinker.providers.base import Endpoint
 from llmchatlinker.providers.registry import wire
 from llmchatlinker.settings import get_settings
+from llmchatlinker.units.headers import merged, opened
 from llmchatlinker.units.lookups import get_provider
 
 Result = dict[str, Any]
 
 
-def endpoint_of(session: Session, instruction: Instruction, provider: Provider) -> Endpoint:
-    """Where and how to speak to the provider, within what is left of the instruction's time."""
-    settings = get_settings()
-    timeouts = provider.settings.get("timeouts", {})
+def endpoint_of(
+    session: Session, instruction: Instruction, provider: Provider, llm: LLM | None = None
+) -> Endpoint:
+    """Where and how to speak to the provider, within what is left of the instruction's time.
+
+    The LLM's settings go before the provider's, those before the process's.
+    """
+    process = get_settings()
+    settings = provider.settings | ({} if llm is None else llm.settings)
+    timeouts = (provider.settings.get("timeouts") or {}) | (settings.get("timeouts") or {})
     return Endpoint(
         name=provider.name,
         url=provider.api_endpoint,
-        api_key=None if provider.api_key is None else secrets.decrypt(provider.api_key, settings),
-        connect_timeout=timeouts.get("connect", settings.provider_connect_timeout),
-        read_timeout=timeouts.get("read", settings.provider_read_timeout),
+        api_key=None if provider.api_key is None else secrets.decrypt(provider.api_key, process),
+        connect_timeout=timeouts.get("connect", process.provider_connect_timeout),
+        first_token_timeout=timeouts.get("first_token", process.provider_first_token_timeout),
+        read_timeout=timeouts.get("read", process.provider_read_timeout),
         total_timeout=min(
-            timeouts.get("total", settings.provider_total_timeout),
+            timeouts.get("total", process.provider_total_timeout),
             _seconds_left(session, instruction),
         ),
-        answer_bytes=settings.provider_answer_bytes,
+        answer_bytes=process.provider_answer_bytes,
+        headers=opened(merged(provider.settings.get("headers"), settings.get("headers"))),
+        stream=settings.get("stream", True),
+        include_usage=settings.get("include_usage", True),
     )
 
 

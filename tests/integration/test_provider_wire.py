@@ -114,15 +114,18 @@ def test_what_postgresql_cannot_keep_is_replaced(
     provider: ScriptedProvider, endpoint: Endpoint
 ) -> None:
     broken = "a\x00b\ud800c"
+    called = {"id": broken, "function": {"name": broken, "arguments": broken}}
     answer = chat(
         provider,
         endpoint,
-        scripts.answer(broken, reasoning=broken, tool_calls=[{broken: broken}], finish=broken),
+        scripts.answer(broken, reasoning=broken, tool_calls=[called], finish=broken),
     )
 
     whole = "a\ufffdb\ufffdc"
     assert (answer.content, answer.reasoning, answer.finish_reason) == (whole, whole, whole)
-    assert answer.tool_calls == [{whole: whole}]
+    assert answer.tool_calls == [
+        {"id": whole, "type": "function", "function": {"name": whole, "arguments": whole}}
+    ]
 
 
 def test_a_compressed_answer_is_read(provider: ScriptedProvider, endpoint: Endpoint) -> None:
