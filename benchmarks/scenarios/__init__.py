@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Scenario
 from benchmarks.scenarios import (
+    hints_lost,
     latency,
     llm_concurrency,
     memory,
@@ -17,6 +18,7 @@ SCENARIOS: dict[str, Scenario] = {
     "latency": latency.run,
     "throughput": throughput.run,
     "waiters": waiters.run,
+    "hints-lost": hints_lost.run,
     "llm-concurrency": llm_concurrency.run,
     "scale": scale.run,
     "memory": memory.run,

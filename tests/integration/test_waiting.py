@@ -178,6 +178,34 @@ def test_a_hundred_waiting_threads_need_no_more_connections_than_the_pool_has(
     assert before <= most <= get_settings().database_pool_size
 
 
+def test_a_thousand_waiting_threads_need_no_more_connections_than_the_pool_has(
+    cycle: Cycle, postgres_server: PostgresServer, configure: Configure
+) -> None:
+    cycle.sql(
+        "INSERT INTO instructions (id, type, data, deadline_at)"
+        " SELECT CAST(lpad(to_hex(n), 8, '0') || '-0000-7000-8000-000000000000' AS uuid),"
+        " 'USER_LIST', '{}', now() + interval '1 hour' FROM generate_series(1, 1000) n"
+    )
+    ids = [f"{number:08x}-0000-7000-8000-000000000000" for number in range(1, 1_001)]
+    name = str(cycle.database.engine.url.database)
+    seen: list[int] = []
+
+    def finish() -> str:
+        eventually(lambda: cycle.count("waiters") == 1_000)
+        seen.append(postgres_server.connections(name))
+        cycle.sql(
+            "UPDATE instructions SET state = 'final', final_at = now(),"
+            " outcome = jsonb_build_object('status', 'success')"
+        )
+        return "success"
+
+    waits = [lambda i=i: app.AsyncResult(i).get(timeout=120)["status"] for i in ids]
+    assert set(at_once([finish, *waits])) == {"success"}
+
+    seen.append(postgres_server.connections(name))
+    assert max(seen) <= get_settings().database_pool_size
+
+
 def test_a_hundred_threads_that_submit_share_the_pools(
     cycle: Cycle, postgres_server: PostgresServer
 ) -> None:
