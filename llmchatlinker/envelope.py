@@ -35,12 +35,20 @@ def success(instruction_id: str, data: dict[str, Any], message: str = "done") ->
     return {"status": "success", "message": message, "data": data, "instruction_id": instruction_id}
 
 
-def failure(instruction_id: str | None, error: LLMChatLinkerError, stage: Stage) -> Envelope:
-    """The envelope of an instruction that ended with ``error`` in ``stage``."""
+def failure(
+    instruction_id: str | None,
+    error: LLMChatLinkerError,
+    stage: Stage,
+    data: dict[str, Any] | None = None,
+) -> Envelope:
+    """The envelope of an instruction that ended with ``error`` in ``stage``.
+
+    ``data``: what there is of its work all the same, such as an answer as far as it came.
+    """
     return {
         "status": "error",
         "message": error.message,
-        "data": {},
+        "data": data or {},
         "instruction_id": instruction_id,
         "error": {"code": error.code, "stage": stage, "details": error.details},
     }

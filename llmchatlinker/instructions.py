@@ -18,7 +18,16 @@ from llmchatlinker.instruction_data import database as database_data
 from llmchatlinker.instruction_data import llm as llm_data
 from llmchatlinker.instruction_data import user as user_data
 from llmchatlinker.instruction_data.fields import Data
-from llmchatlinker.units import chat, data_rights, database, discovery, llm, provider, user
+from llmchatlinker.units import (
+    cancelling,
+    chat,
+    data_rights,
+    database,
+    discovery,
+    generation,
+    provider,
+    user,
+)
 from llmchatlinker.units.handling import ProviderHandler
 
 if TYPE_CHECKING:
@@ -126,9 +135,9 @@ LLM_UPDATE = _llm("LLM_UPDATE", llm_data.LLMUpdate, provider.update_llm, "LLM up
 LLM_DELETE = _llm("LLM_DELETE", llm_data.LLMDelete, provider.delete_llm, "LLM deleted.")
 LLM_LIST = _llm("LLM_LIST", llm_data.LLMList, provider.list_llms, "LLMs listed.")
 LLM_LIST_BY_PROVIDER = _llm("LLM_LIST_BY_PROVIDER", llm_data.LLMListByProvider, provider.list_llms_by_provider, "LLMs listed.")
-LLM_RESPONSE_GENERATE = _llm("LLM_RESPONSE_GENERATE", llm_data.LLMResponseGenerate, llm.Generate(), "Response generated.", takes_turn=True)
-LLM_RESPONSE_REGENERATE = _llm("LLM_RESPONSE_REGENERATE", llm_data.LLMResponseRegenerate, llm.Regenerate(), "Response regenerated.", takes_turn=True)
-LLM_RESPONSE_CANCEL = _llm("LLM_RESPONSE_CANCEL", llm_data.LLMResponseCancel, llm.cancel, "Response cancelled.")
+LLM_RESPONSE_GENERATE = _llm("LLM_RESPONSE_GENERATE", llm_data.LLMResponseGenerate, generation.Generate(), "Response generated.", takes_turn=True)
+LLM_RESPONSE_REGENERATE = _llm("LLM_RESPONSE_REGENERATE", llm_data.LLMResponseRegenerate, generation.Regenerate(), "Response regenerated.", takes_turn=True)
+LLM_RESPONSE_CANCEL = _llm("LLM_RESPONSE_CANCEL", llm_data.LLMResponseCancel, cancelling.cancel, "Response cancelled.")
 
 INSTRUCTION_GET = _database("INSTRUCTION_GET", database_data.InstructionGet, database.get_instruction, "Instruction found.")
 INSTRUCTION_LIST = _database("INSTRUCTION_LIST", database_data.InstructionList, database.list_instructions, "Instructions listed.")

@@ -25,6 +25,7 @@ from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings, without_password
+from llmchatlinker.streaming.pushing import push
 from llmchatlinker.submission import Submission, check
 from llmchatlinker.topology import DECODE_TASK, STORE_TASK
 from llmchatlinker.turns import Released
@@ -243,4 +244,6 @@ def publish_released(released: Iterable[Released], *, patiently: bool = False) -
 def announce(ending: Ending, *, patiently: bool = False) -> None:
     """What follows an id's end, once it is committed: clients wake, and the turn behind goes on."""
     hint(ending)
-    publish_released(ending.released, patiently=patiently)
+    for events in ending.aftermath.events:
+        push(*events)
+    publish_released(ending.aftermath.released, patiently=patiently)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
@@ -17,7 +17,8 @@ from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import Envelope, Stage, failure
 from llmchatlinker.errors import LLMChatLinkerError
-from llmchatlinker.turns import Released, release_next_turn
+from llmchatlinker.turns import Aftermath, Released, release_next_turn
+from llmchatlinker.units.closing import close_what_is_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +28,35 @@ class Ending:
     instruction_id: uuid.UUID
     #: The reply queues of those who wait for it.
     reply_to: tuple[str, ...]
-    released: tuple[Released, ...] = ()
+    #: The turn that may go on, and the last events of a response that ended with it.
+    aftermath: Aftermath = field(default_factory=Aftermath)
 
 
 def commit_outcome(
     session: Session, instruction: Instruction, envelope: Envelope
 ) -> tuple[Released, ...]:
     """Set the outcome of a locked row that has none; the turn behind it, if any, may go on."""
-    instruction.outcome = dict(envelope)
-    instruction.state = "executed"
-    now = func.now()
-    instruction.executed_at = now
-    instruction.published_at = now
-    instruction.wait_reason = None
-    user = envelope["data"].get("user")
-    if isinstance(user, dict) and not instruction.user_ids:
-        instruction.user_ids = [user["user_id"]]  # USER_CREATE: the user is its own from now on
-    if "api_key" in instruction.data:
-        instruction.data = {k: v for k, v in instruction.data.items() if k != "api_key"}
+    set_outcome(instruction, envelope)
     if instruction.turn is None:
         return ()
     instruction.turn = "done"
     session.flush()
     return release_next_turn(session, instruction.chat_id)
+
+
+def set_outcome(instruction: Instruction, envelope: Envelope) -> None:
+    """The same, but the turn keeps its place: its call may still be going on."""
+    instruction.outcome = dict(envelope)
+    instruction.state = "executed"
+    now = func.now()
+    instruction.executed_at = now
+    instruction.published_at = now
+    instruction.wait_reason = instruction.not_before = None
+    user = envelope["data"].get("user")
+    if isinstance(user, dict) and not instruction.user_ids:
+        instruction.user_ids = [user["user_id"]]  # USER_CREATE: the user is its own from now on
+    if "api_key" in instruction.data:
+        instruction.data = {k: v for k, v in instruction.data.items() if k != "api_key"}
 
 
 #: One statement: the end of the instruction, the record of it for every user who wants one, and who
@@ -62,7 +69,9 @@ _FINALISE = """
                outcome = coalesce(outcome, CAST(%(fallback)s AS jsonb)),
                data = data - 'api_key',
                wait_reason = NULL,
-               turn = CASE WHEN turn IS NULL THEN NULL ELSE 'done' END
+               not_before = NULL,
+               -- An active turn that ends from outside keeps its place until its call is over.
+               turn = CASE WHEN turn = 'queued' THEN 'done' ELSE turn END
          WHERE id = %(id)s
            AND final_at IS NULL
            AND (outcome IS NOT NULL OR CAST(%(fallback)s AS jsonb) IS NOT NULL)
@@ -101,9 +110,11 @@ def finalise(
     if not rows:
         return None
     reply_to, turn, chat_id, waiting = rows[0]
-    released: tuple[Released, ...] = ()
+    aftermath = Aftermath()
     if otherwise is not None and turn is not None:
         # A turn that ended without an outcome. If this process dies here, the sweeper does it.
-        released = database().run(lambda s: release_next_turn(s, chat_id), patience=patience)
+        aftermath = database().run(
+            lambda session: close_what_is_left(session, instruction_id, chat_id), patience=patience
+        )
     queues = [reply_to, *waiting] if reply_to else waiting
-    return Ending(instruction_id, tuple(dict.fromkeys(queues)), released)
+    return Ending(instruction_id, tuple(dict.fromkeys(queues)), aftermath)

@@ -1,98 +1,130 @@
-"""execute, where the work is a call of a provider: claim, call, settle and complete.
+"""execute, where the work is a call of a provider: claim, perform, settle, and perhaps once more.
 
 The call is made without any transaction; what is before and after it has one each.
 """
 
 from __future__ import annotations
 
+import threading
 import uuid
 from typing import Any
 
+from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from llmchatlinker import leases
+from llmchatlinker.after_commit import follow
+from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
-from llmchatlinker.envelope import Envelope, failure, success
-from llmchatlinker.errors import LLMChatLinkerError
+from llmchatlinker.envelope import failure, success
 from llmchatlinker.instructions import InstructionType
-from llmchatlinker.orchestrator import publish_released
 from llmchatlinker.outcomes import commit_outcome
-from llmchatlinker.stage_rules import as_error, due, has_outcome, locked, run_stage
-from llmchatlinker.turns import Released
+from llmchatlinker.stage_rules import Closed, as_error, due, failed, locked
+from llmchatlinker.turns import Aftermath
 from llmchatlinker.units.control import parse
-from llmchatlinker.units.handling import Held, Parked, ProviderHandler, Refused
+from llmchatlinker.units.handling import Again, Ended, Held, Parked, ProviderHandler
 
 
 def execute_with_provider(
     instruction_id: uuid.UUID, spec: InstructionType, handler: ProviderHandler, worker: str
 ) -> bool:
     """Execute an instruction whose work is a call of a provider; returns whether the chain goes on."""
-    claimed: list[Any] = []
     delivery = f"{worker} {uuid.uuid4()}"  # tells this delivery from every other one
+    while True:
+        goes_on, work = _claim(instruction_id, spec, handler, delivery)
+        if work is None:
+            return goes_on
+        with leases.held(instruction_id):
+            answer: Any
+            try:
+                answer = handler.perform(work)
+            except Exception as error:
+                answer = as_error(error, instruction_id, "execute")
+            settled = _settle(instruction_id, spec, handler, work, answer)
+        if isinstance(settled, bool):
+            return settled
+        threading.Event().wait(settled.seconds)
 
-    def claim(session: Session) -> tuple[Released, ...]:
-        claimed.clear()
+
+def _claim(
+    instruction_id: uuid.UUID, spec: InstructionType, handler: ProviderHandler, delivery: str
+) -> tuple[bool, Any]:
+    """The work, or None and whether the chain goes on."""
+
+    def claim(session: Session) -> tuple[Any, Aftermath]:
+        aftermath = Aftermath()
         instruction = due(session, instruction_id, "decoded", spec)
         data = parse(spec.data, instruction.data, decoded=True)
-        work = handler.claim(session, instruction, data, delivery)
-        if isinstance(work, Parked):
-            instruction.state, instruction.wait_reason = "waiting", work.reason
-            return ()
-        if isinstance(work, Refused):
-            envelope = failure(str(instruction_id), work.error, "execute")
-            return commit_outcome(session, instruction, envelope)
-        claimed.append(work)
-        return ()
+        claimed = handler.claim(session, instruction, data, delivery, aftermath)
+        _write(session, instruction, spec, claimed, aftermath)
+        return claimed, aftermath
 
-    if not run_stage(instruction_id, "execute", claim):
-        return False
-    if not claimed:
-        return has_outcome(instruction_id)
-    work = claimed[0]
-    if isinstance(work, Held):
-        return False
-    with leases.held(instruction_id):
-        answer: Any
-        try:
-            answer = handler.perform(work)
-        except Exception as error:
-            answer = as_error(error, instruction_id, "execute")
-        return _complete(instruction_id, spec, handler, work, answer)
+    try:
+        claimed, aftermath = database().run(claim)
+    except Closed as closed:
+        return closed.goes_on, None
+    except Exception as error:
+        return failed(instruction_id, "execute", error), None
+    follow(aftermath)
+    if isinstance(claimed, Ended | Parked | Held):
+        return isinstance(claimed, Ended), None
+    return True, claimed
 
 
-def _complete(
+def _settle(
     instruction_id: uuid.UUID,
     spec: InstructionType,
     handler: ProviderHandler,
     work: Any,
     answer: Any,
-    verdict: LLMChatLinkerError | None = None,
-) -> bool:
-    """Commit the answer: the ledger in any case, the rest unless the instruction has ended."""
+    *,
+    again: bool = True,
+) -> Again | bool:
+    """Commit how the call ended; whether the chain goes on, or when it is to be claimed again."""
 
-    def settle(session: Session) -> tuple[Released, ...]:
+    def settle(session: Session) -> tuple[Any, Aftermath]:
+        aftermath = Aftermath()
         instruction = locked(session, instruction_id)
-        handler.settle(session, work, answer)
-        if (
-            instruction is None
-            or instruction.final_at is not None
-            or instruction.outcome is not None
-        ):
-            return ()
-        error = answer if isinstance(answer, LLMChatLinkerError) else verdict
-        envelope: Envelope
-        if error is not None:
-            envelope = failure(str(instruction_id), error, "execute")
-        else:
-            result = handler.complete(session, instruction, work, answer)
-            envelope = success(str(instruction_id), result, spec.done)
-        return commit_outcome(session, instruction, envelope)
+        settled = handler.settle(session, instruction, work, answer, aftermath)
+        if instruction is None or instruction.outcome is not None:
+            return True, aftermath
+        _write(session, instruction, spec, settled, aftermath)
+        return settled, aftermath
 
     try:
-        publish_released(database().run(settle))
+        settled, aftermath = database().run(settle)
     except Exception as error:
-        if verdict is not None:
+        if not again:
             raise
         reason = as_error(error, instruction_id, "execute")
-        return _complete(instruction_id, spec, handler, work, answer, reason)
-    return True
+        return _settle(instruction_id, spec, handler, work, reason, again=False)
+    follow(aftermath)
+    if isinstance(settled, Again | bool):
+        return settled
+    return isinstance(settled, Ended)
+
+
+def _write(
+    session: Session, instruction: Instruction, spec: InstructionType, what: Any, after: Aftermath
+) -> None:
+    """Write into the locked row what becomes of the instruction."""
+    if isinstance(what, Parked):
+        park(instruction, what, after)
+    elif isinstance(what, Ended):
+        text = str(instruction.id)
+        if what.error is not None:
+            envelope = failure(text, what.error, "execute", what.data)
+        else:
+            envelope = success(text, what.data, what.message or spec.done)
+        after.released += commit_outcome(session, instruction, envelope)
+
+
+def park(instruction: Instruction, why: Parked, aftermath: Aftermath) -> None:
+    """Let the instruction wait as a row."""
+    instruction.state, instruction.wait_reason = "waiting", why.reason
+    instruction.provider_id = why.provider_id
+    if why.reason != "turn":  # so that the index has it
+        length = func.make_interval(0, 0, 0, 0, 0, 0, why.seconds or 0)
+        instruction.not_before = func.clock_timestamp() + length
+    if why.seconds is not None:
+        aftermath.alarms.append(why.seconds)

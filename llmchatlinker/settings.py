@@ -17,8 +17,11 @@ from llmchatlinker.errors import ConfigurationError
 PREFIX = "LLMCHATLINKER_"
 
 
-def _setting(default: Any, about: str, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"about": about, "secret": secret})
+def _setting(
+    default: Any, about: str, *, secret: bool = False, choices: tuple[str, ...] = ()
+) -> Any:
+    metadata = {"about": about, "secret": secret, "choices": choices}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,16 @@ class Settings:
     deadline: float = _setting(60.0, "seconds an instruction may take, unless it says otherwise")
     generation_deadline: float = _setting(
         600.0, "the same for LLM_RESPONSE_GENERATE and _REGENERATE"
+    )
+    turn_policy: str = _setting(
+        "enqueue",
+        "what a turn does that finds its chat busy: enqueue, reject, interrupt or rollback",
+        choices=("enqueue", "reject", "interrupt", "rollback"),
+    )
+    in_doubt: str = _setting(
+        "fail",
+        "after a worker died at a call of which nothing was shown yet: fail, or retry it",
+        choices=("fail", "retry"),
     )
     fallback_interval: float = _setting(
         2.0, "seconds between two looks for results whose wake-up may have been lost"
@@ -139,6 +152,11 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, item.name)
         if isinstance(value, int | float) and not 0 < value < math.inf:  # nan is neither
             raise ConfigurationError(f"{PREFIX}{item.name.upper()} must be greater than 0.")
+        choices = item.metadata["choices"]
+        if choices and value not in choices:
+            raise ConfigurationError(
+                f"{PREFIX}{item.name.upper()} must be one of {', '.join(choices)}."
+            )
     _ = settings.sqlalchemy_url  # says at start what would else be said at the first query
 
 

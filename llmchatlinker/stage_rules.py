@@ -22,8 +22,9 @@ from llmchatlinker.errors import (
 )
 from llmchatlinker.instructions import InstructionType
 from llmchatlinker.orchestrator import publish_released
-from llmchatlinker.outcomes import commit_outcome
+from llmchatlinker.outcomes import commit_outcome, set_outcome
 from llmchatlinker.turns import Released
+from llmchatlinker.units.closing import close_what_is_left
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,12 @@ def _fail(
     instruction = locked(session, instruction_id)
     if instruction is None or instruction.final_at is not None or instruction.outcome is not None:
         return ()
-    return commit_outcome(session, instruction, failure(str(instruction_id), error, stage))
+    envelope = failure(str(instruction_id), error, stage)
+    if instruction.turn != "active":
+        return commit_outcome(session, instruction, envelope)
+    set_outcome(instruction, envelope)
+    session.flush()
+    return tuple(close_what_is_left(session, instruction_id, instruction.chat_id).released)
 
 
 def locked(session: Session, instruction_id: uuid.UUID) -> Instruction | None:

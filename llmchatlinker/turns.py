@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -19,6 +20,22 @@ class Released:
     type: str
 
 
+@dataclass(slots=True)
+class Aftermath:
+    """What a transaction leaves to be done once it has committed; ``after_commit.follow`` does it.
+
+    All of it is best effort: what gets lost here is found by the sweeper, or read from the rows.
+    """
+
+    released: list[Released] = field(default_factory=list)
+    #: Instructions that have got their outcome here, and no message that would store it.
+    concluded: list[uuid.UUID] = field(default_factory=list)
+    #: Stored events for live followers: whose, the first one's number, and the events.
+    events: list[tuple[uuid.UUID, int, list[dict[str, Any]]]] = field(default_factory=list)
+    #: Seconds after which something that was parked is due.
+    alarms: list[float] = field(default_factory=list)
+
+
 def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, ...]:
     """Let the chat's first waiting turn go on, unless another is active or on its way already."""
     if chat_id is None:
@@ -28,7 +45,7 @@ def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, 
     first = (
         select(Instruction.id)
         .where(Instruction.chat_id == chat_id, Instruction.turn.in_(("queued", "active")))
-        .order_by(Instruction.seq)
+        .order_by((Instruction.turn == "active").desc(), Instruction.seq)
         .limit(1)
         .scalar_subquery()
     )

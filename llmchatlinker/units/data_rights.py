@@ -136,7 +136,8 @@ _OWN = """
 _CANCEL = f"""
     UPDATE instructions
        SET data = '{{}}', state = 'executed', executed_at = now(), published_at = now(),
-           wait_reason = NULL, turn = CASE WHEN turn IS NULL THEN NULL ELSE 'done' END,
+           wait_reason = NULL, not_before = NULL,
+           turn = CASE WHEN turn = 'queued' THEN 'done' ELSE turn END,
            outcome = jsonb_build_object(
                'status', 'error', 'message', CAST(:said AS text), 'data', CAST('{{}}' AS jsonb),
                'instruction_id', CAST(id AS text), 'error', jsonb_build_object(

@@ -15,6 +15,8 @@ from llmchatlinker.instruction_data.llm import LLMProviderDiscover
 from llmchatlinker.providers.base import Endpoint
 from llmchatlinker.providers.registry import wire
 from llmchatlinker.settings import get_settings
+from llmchatlinker.turns import Aftermath
+from llmchatlinker.units.handling import Ended
 from llmchatlinker.units.headers import merged, opened
 from llmchatlinker.units.lookups import get_provider
 
@@ -70,7 +72,12 @@ class Discover:
     """LLM_PROVIDER_DISCOVER. Asking twice does no harm, so there is no ledger."""
 
     def claim(
-        self, session: Session, instruction: Instruction, data: LLMProviderDiscover, worker: str
+        self,
+        session: Session,
+        instruction: Instruction,
+        data: LLMProviderDiscover,
+        worker: str,
+        aftermath: Aftermath,
     ) -> Inquiry:
         """Read where the provider is."""
         provider = get_provider(session, data.provider_id)
@@ -81,12 +88,14 @@ class Discover:
         return wire(work.kind).models(work.endpoint)
 
     def settle(
-        self, session: Session, work: Inquiry, answer: list[str] | LLMChatLinkerError
-    ) -> None:
-        """Nothing to settle."""
-
-    def complete(
-        self, session: Session, instruction: Instruction, work: Inquiry, answer: list[str]
-    ) -> Result:
+        self,
+        session: Session,
+        instruction: Instruction | None,
+        work: Inquiry,
+        answer: list[str] | LLMChatLinkerError,
+        aftermath: Aftermath,
+    ) -> Ended:
         """The names as they came."""
-        return {"models": answer}
+        if isinstance(answer, LLMChatLinkerError):
+            return Ended({}, answer)
+        return Ended({"models": answer})

@@ -9,15 +9,21 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Instruction
 from llmchatlinker.errors import LLMChatLinkerError
+from llmchatlinker.turns import Aftermath
 
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The instruction must wait: its row says why, its message is acknowledged."""
+    """The instruction must wait: its row says why, its message is acknowledged.
+
+    ``seconds``: when it is due by itself; None where somebody else's end lets it go on.
+    """
 
     reason: str
+    seconds: float | None = None
+    provider_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +32,52 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The instruction ends here, and what claim has changed is kept."""
+class Again:
+    """Claim once more, in this slot, after a pause that is short enough for that."""
 
-    error: LLMChatLinkerError
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The instruction ends here. ``message``: what is said instead of the type's own sentence."""
+
+    data: Result
+    error: LLMChatLinkerError | None = None
+    message: str | None = None
 
 
 class ProviderHandler(Protocol):
     """A handler whose work is a call of a provider.
 
-    ``claim`` and ``settle`` with ``complete`` each run in a transaction of their own; ``perform``
-    runs in none. A claim that raises leaves nothing behind.
+    ``claim`` and ``settle`` each run in a transaction of their own, with the instruction's row
+    locked; ``perform`` runs in none. A claim that raises leaves nothing behind. Each may be run
+    again when the connection broke, so it finds out for itself what an earlier run has committed.
     """
 
     def claim(
-        self, session: Session, instruction: Instruction, data: Any, worker: str
-    ) -> Any | Parked | Held | Refused:
+        self,
+        session: Session,
+        instruction: Instruction,
+        data: Any,
+        worker: str,
+        aftermath: Aftermath,
+    ) -> Any | Parked | Held | Ended:
         """Take the work: commit that the call is about to be made, and return what it needs."""
 
     def perform(self, work: Any) -> Any:
-        """Make the call. Raises ProviderError or ProviderTimeout."""
+        """Make the call. What it raises is given to ``settle`` as the answer."""
 
-    def settle(self, session: Session, work: Any, answer: Any | LLMChatLinkerError) -> None:
-        """Write into the ledger how the call ended, whatever becomes of the instruction."""
+    def settle(
+        self,
+        session: Session,
+        instruction: Instruction | None,
+        work: Any,
+        answer: Any | LLMChatLinkerError,
+        aftermath: Aftermath,
+    ) -> Ended | Parked | Again | None:
+        """Write down how the call ended, and what becomes of the instruction.
 
-    def complete(
-        self, session: Session, instruction: Instruction, work: Any, answer: Any
-    ) -> Result:
-        """Turn the answer into rows; commits together with the outcome or not at all."""
+        ``instruction`` may have its outcome already, or be gone: then, and where another worker has
+        taken over, what is returned changes nothing.
+        """

@@ -204,5 +204,5 @@ def test_an_answer_that_comes_after_the_end_is_in_the_ledger_only(scene: Scene) 
     scene.cycle.store(instruction_id)
 
     assert failure(scene.cycle.envelope(instruction_id)).code == "cancelled"
-    assert scene.messages() == []
-    assert [row[0] for row in scene.cycle.sql("SELECT status FROM attempts")] == ["answered"]
+    assert [m["status"] for m in scene.messages()] == ["complete", "cancelled"]
+    assert scene.cycle.sql("SELECT status, total_tokens FROM attempts") == [("answered", 4)]

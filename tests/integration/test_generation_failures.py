@@ -23,10 +23,13 @@ def ledger(cycle: Cycle) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in cycle.sql(query)]
 
 
-def nothing_but_the_ledger(scene: Scene, failed: Failure) -> None:
+def a_failed_answer(scene: Scene, failed: Failure) -> None:
     """What holds after any failure of a provider."""
     assert failed.stage == "execute"
-    assert scene.messages() == []
+    question, answer = scene.messages()
+    assert (question["content"], question["status"]) == ("Hello", "complete")
+    assert (answer["content"], answer["status"]) == ("", "failed")
+    assert answer["finish_reason"] == failed.code
     ((status, code, http_status),) = ledger(scene.cycle)
     assert (status, code) == ("failed", failed.code)
     assert http_status == failed.details.get("http_status")
@@ -69,7 +72,7 @@ def test_a_providers_failure_is_a_provider_error(
     assert failed.details.get("http_status") == http_status
     assert failed.details["provider"] == "scripted"
     assert len(scene.provider.calls) == 1
-    nothing_but_the_ledger(scene, failed)
+    a_failed_answer(scene, failed)
 
 
 def test_a_providers_words_and_its_patience_are_handed_on(scene: Scene) -> None:
@@ -89,7 +92,7 @@ def test_a_provider_that_is_not_there_is_a_provider_error(scene: Scene) -> None:
     failed = scene.ask_in_vain("Hello")
 
     assert failed.code == "provider_error"
-    nothing_but_the_ledger(scene, failed)
+    a_failed_answer(scene, failed)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_an_answer_that_takes_too_long_is_a_provider_timeout(scene: Scene, scrip
     assert time.monotonic() - started < 10
     assert failed.code == "provider_timeout"
     assert len(scene.provider.calls) == 1
-    nothing_but_the_ledger(scene, failed)
+    a_failed_answer(scene, failed)
 
 
 def test_a_deadline_ends_a_call_that_could_take_longer(scene: Scene) -> None:
@@ -122,7 +125,7 @@ def test_a_deadline_ends_a_call_that_could_take_longer(scene: Scene) -> None:
     envelope = scene.cycle.envelope(instruction_id)
     assert envelope["status"] == "error"
     assert envelope["error"]["code"] in ("provider_timeout", "deadline_exceeded")
-    assert scene.messages() == []
+    assert [m["status"] for m in scene.messages()] == ["complete", "failed"]
 
 
 def test_an_answer_without_an_end_is_given_up(scene: Scene, configure: Configure) -> None:
@@ -132,7 +135,7 @@ def test_an_answer_without_an_end_is_given_up(scene: Scene, configure: Configure
     failed = scene.ask_in_vain("Hello")
 
     assert (failed.code, "1000000 bytes" in failed.message) == ("provider_error", True)
-    nothing_but_the_ledger(scene, failed)
+    a_failed_answer(scene, failed)
 
 
 def test_an_api_key_is_not_repeated_whatever_the_provider_says(
@@ -166,18 +169,21 @@ def test_the_turn_after_a_failure_goes_on_from_what_was_there_before(scene: Scen
 
     scene.ask("three")
 
-    assert scene.said() == ["one", "You said: one", "three", "You said: three"]
+    assert scene.said() == ["one", "You said: one", "two", "", "three", "You said: three"]
+    sent = [m["content"] for m in scene.provider.calls[-1].body["messages"]]
+    assert sent == ["one", "You said: one", "three"], "what was never answered is not sent"
     assert [row[0] for row in ledger(scene.cycle)] == ["answered", "failed", "answered"]
 
 
-def test_a_failed_regeneration_changes_nothing(scene: Scene) -> None:
+def test_a_failed_regeneration_is_a_failed_sibling(scene: Scene) -> None:
     answer = scene.ask("one")
     scene.provider.script(scripts.error(500))
 
     failed = scene.cycle.fail("LLM_RESPONSE_REGENERATE", message_id=answer["message_id"])
 
     assert failed.code == "provider_error"
-    assert scene.said(branch="all") == ["one", "You said: one"]
+    shown = [(m["content"], m["status"]) for m in scene.messages(branch="all")]
+    assert shown == [("one", "complete"), ("You said: one", "complete"), ("", "failed")]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,18 @@ def claimed(scene: Scene, lease: str) -> UUID:
         lease=lease,
     )
     scene.cycle.sql("UPDATE instructions SET turn = 'active' WHERE id = :id", id=instruction_id)
+    scene.cycle.sql(
+        "WITH question AS (INSERT INTO messages (chat_id, user_id, instruction_id, role, content)"
+        " VALUES (:chat_id, :user_id, :id, 'user', 'Hello') RETURNING id), answer AS ("
+        "INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, status,"
+        " llm_id, llm_name) SELECT :chat_id, id, :user_id, :id, 'assistant', '', 'generating',"
+        " :llm_id, 'echo' FROM question RETURNING id)"
+        "UPDATE chats SET active_message_id = answer.id FROM answer WHERE chats.id = :chat_id",
+        id=instruction_id,
+        user_id=scene.user_id,
+        chat_id=scene.chat_id,
+        llm_id=scene.llm_id,
+    )
     return instruction_id
 
 
@@ -55,7 +67,10 @@ def test_a_dead_lease_leaves_the_call_in_doubt_and_nobody_calls_again(scene: Sce
     assert failed.details == {"attempt": 1, "provider": "scripted"}
     assert scene.provider.calls == []
     assert statuses(scene.cycle) == ["in_doubt"]
-    assert scene.messages() == []
+    assert [(m["content"], m["status"]) for m in scene.messages()] == [
+        ("Hello", "complete"),
+        ("", "in_doubt"),
+    ]
 
 
 def test_after_a_call_in_doubt_the_next_turn_goes_on(scene: Scene) -> None:
@@ -66,7 +81,8 @@ def test_after_a_call_in_doubt_the_next_turn_goes_on(scene: Scene) -> None:
     scene.cycle.execute(first)
 
     assert scene.cycle.deliver("llm.generate") == [second]
-    assert scene.said() == ["two", "You said: two"]
+    assert scene.said() == ["Hello", "", "two", "You said: two"]
+    assert [m["content"] for m in scene.provider.calls[0].body["messages"]] == ["two"]
 
 
 def test_a_lease_ends_with_its_call(scene: Scene) -> None:

@@ -1,0 +1,139 @@
+"""What a turn asks: whose question, below which message, of which LLMs, with which parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from llmchatlinker.db.models import Chat, Message
+from llmchatlinker.errors import InvalidData, NotFound
+from llmchatlinker.instruction_data.content import parts_of, text_of
+from llmchatlinker.instruction_data.llm import LLMResponseGenerate, LLMResponseRegenerate
+from llmchatlinker.units.context import HISTORY_LENGTH
+from llmchatlinker.units.lookups import get_message, get_user, require_member
+from llmchatlinker.units.tree import path_to
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question and where it belongs. ``llm_ids``: whom to ask, in this order."""
+
+    user_id: int | None
+    parent_id: int | None
+    text: str = field(repr=False)
+    parts: list[dict[str, Any]] | None = field(repr=False)
+    llm_ids: tuple[int, ...]
+    parameters: dict[str, Any] = field(repr=False)
+    #: The question that exists already; None for one that comes with this turn.
+    question_id: int | None = None
+
+    @property
+    def content(self) -> str | list[dict[str, Any]]:
+        """The question as a provider takes it."""
+        return self.text if self.parts is None else self.parts
+
+
+def by_generate(
+    session: Session, chat: Chat, data: LLMResponseGenerate, question: Message | None
+) -> Asked:
+    """What LLM_RESPONSE_GENERATE asks; ``question``: its own, where an earlier attempt made it."""
+    get_user(session, data.user_id)
+    require_member(session, chat.id, data.user_id)
+    assert data.llm_id is not None
+    if question is not None:
+        parent_id = question.parent_id
+    elif data.parent_message_id is not None:
+        parent_id = _branching_point(session, chat, data.parent_message_id)
+    else:
+        parent_id = chat.active_message_id
+    others = [item.llm_id for item in data.fallbacks or () if item.llm_id is not None]
+    return Asked(
+        user_id=data.user_id,
+        parent_id=parent_id,
+        text=text_of(data.user_input),
+        parts=parts_of(data.user_input),
+        llm_ids=tuple(dict.fromkeys([data.llm_id, *others])),
+        parameters=data.parameters or {},
+        question_id=None if question is None else question.id,
+    )
+
+
+def by_regenerate(session: Session, chat: Chat, data: LLMResponseRegenerate) -> Asked:
+    """What LLM_RESPONSE_REGENERATE asks: the question of old."""
+    message = visible(get_message(session, data.message_id), "message_id")
+    question = message
+    if message.role == "assistant":
+        assert message.parent_id is not None
+        question = get_message(session, message.parent_id)
+    if question.erased:
+        raise NotFound(
+            f"Message {question.id} was erased.", {"field": "message_id", "value": question.id}
+        )
+    if data.user_id is not None:
+        get_user(session, data.user_id)
+        require_member(session, chat.id, data.user_id)
+    return Asked(
+        user_id=data.user_id if data.user_id is not None else question.user_id,
+        parent_id=question.parent_id,
+        text=question.content,
+        parts=question.parts,
+        llm_ids=(data.llm_id if data.llm_id is not None else _llm_of(session, message),),
+        parameters=data.parameters or {},
+        question_id=question.id,
+    )
+
+
+def history(session: Session, parent_id: int | None) -> list[Message]:
+    """What was said above a question, less what was never answered: no provider takes that."""
+    told: list[Message] = []
+    for message in path_to(session, parent_id, HISTORY_LENGTH):
+        if message.role == "user" or message.content or message.tool_calls:
+            told.append(message)
+        elif told and told[-1].id == message.parent_id:
+            told.pop()
+    return told
+
+
+def visible(message: Message, field_name: str) -> Message:
+    """The message, or NotFound where its turn was rolled back."""
+    if message.hidden:
+        raise NotFound(
+            f"There is no message {message.id}.", {"field": field_name, "value": message.id}
+        )
+    return message
+
+
+def _llm_of(session: Session, message: Message) -> int:
+    """The LLM that answered before: of the answer itself, or of the question's newest answer."""
+    if message.role == "assistant":
+        llm_id = message.llm_id
+    else:
+        llm_id = session.scalar(
+            select(Message.llm_id)
+            .where(Message.parent_id == message.id, Message.llm_id.is_not(None), ~Message.hidden)
+            .order_by(Message.id.desc())
+            .limit(1)
+        )
+    if llm_id is None:
+        problem = "is needed: the LLM that answered before is no longer there"
+        raise InvalidData(
+            f"llm_id {problem}.", {"fields": [{"field": "llm_id", "problem": problem}]}
+        )
+    return llm_id
+
+
+def _branching_point(session: Session, chat: Chat, message_id: int) -> int | None:
+    """Below which message a question goes that names ``parent_message_id``.
+
+    An answer's id: below it. A question's id: beside it, which is how the first question is edited.
+    """
+    message = visible(get_message(session, message_id, "parent_message_id"), "parent_message_id")
+    if message.chat_id != chat.id:
+        raise NotFound(
+            f"Chat {chat.id} has no message {message_id}.",
+            {"field": "parent_message_id", "value": message_id},
+        )
+    return message.id if message.role == "assistant" else message.parent_id

@@ -1,0 +1,335 @@
+"""LLM_RESPONSE_GENERATE and _REGENERATE: a turn is claimed, a provider called, the answer completed.
+
+The claim commits question, answer (empty, ``generating``), the line in the ledger and the stream's
+first event together; the call is made without any transaction; and its end commits the ledger, the
+answer, the last events and the outcome together. Every piece may run twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
+from llmchatlinker.errors import (
+    ChatBusy,
+    InDoubt,
+    InternalError,
+    LLMChatLinkerError,
+    NotFound,
+)
+from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Delta, Endpoint, Usage
+from llmchatlinker.providers.calls import Call
+from llmchatlinker.providers.registry import wire
+from llmchatlinker.settings import get_settings
+from llmchatlinker.streaming import store
+from llmchatlinker.streaming.events import Partial, delta_event
+from llmchatlinker.streaming.tail import Tail
+from llmchatlinker.streaming.writer import open_stream
+from llmchatlinker.turns import Aftermath
+from llmchatlinker.units import asking, ledger, limits, openings, routing
+from llmchatlinker.units.asking import Asked
+from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
+from llmchatlinker.units.context import conversation
+from llmchatlinker.units.discovery import endpoint_of
+from llmchatlinker.units.handling import Again, Ended, Held, Parked
+from llmchatlinker.units.ledger import Line
+from llmchatlinker.units.lookups import get_chat
+from llmchatlinker.units.routing import Route
+from llmchatlinker.units.turn_policies import policy_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A claimed turn: everything that its call and its end need."""
+
+    instruction_id: uuid.UUID
+    attempt_id: int
+    endpoint: Endpoint
+    request: ChatRequest
+    route: Route
+    user_id: int | None
+    #: The number of the last event that is stored, and the queues of those who follow.
+    after: int
+    followers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """How a call went: the answer, or what came of it and the error that ended it."""
+
+    said: ChatAnswer | Partial | None = field(repr=False)
+    error: LLMChatLinkerError | None
+    usage: Usage = field(default_factory=Usage)
+    tail: Tail | None = field(default=None, repr=False)
+
+
+class _Generation:
+    """What both types share; each says for itself what is asked."""
+
+    def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
+        raise NotImplementedError
+
+    # --- claim ----------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        session: Session,
+        instruction: Instruction,
+        data: Any,
+        worker: str,
+        aftermath: Aftermath,
+    ) -> Turn | Parked | Held | Ended:
+        """Take the turn, unless it is somebody else's or another turn is before it."""
+        if instruction.chat_id is None:
+            raise NotFound("The chat is gone.", {"field": "chat_id"})
+        chat = get_chat(session, instruction.chat_id, lock=True)
+        # Before its first attempt a turn is not active.
+        lines = ledger.lines(session, instruction.id) if instruction.turn == "active" else []
+        mine: Attempt | None = None
+        if lines and lines[-1].attempt.status == "started":
+            if lines[-1].attempt.worker == worker:
+                mine = lines[-1].attempt  # the answer of this very claim's commit was lost
+            elif lines[-1].alive:
+                return Held()
+            else:
+                ended = self._in_doubt(session, instruction, lines[-1].attempt, aftermath)
+                if ended is not None:
+                    return ended
+        if instruction.cancel_requested is not None:
+            if mine is not None:
+                mine.status = mine.error_code = "cancelled"
+            closing = stopped(instruction.cancel_requested)
+            return conclude(session, instruction.id, instruction, closing, aftermath)
+        if instruction.turn != "active" and openings.is_behind(session, instruction):
+            if policy_of(data, chat) == "reject":
+                raise ChatBusy(details={"chat_id": chat.id})
+            return Parked("turn")
+        try:
+            return self._start(session, chat, data, instruction, worker, lines, mine, aftermath)
+        except LLMChatLinkerError as error:
+            if not lines:
+                raise
+            closing = Closing("failed", error.code, error)
+            return conclude(session, instruction.id, instruction, closing, aftermath)
+
+    def _in_doubt(
+        self, session: Session, instruction: Instruction, attempt: Attempt, aftermath: Aftermath
+    ) -> Ended | None:
+        """What becomes of a turn whose worker died at it; None: it is tried once more."""
+        ledger.mark_in_doubt(attempt)
+        said = store.partial(session, instruction.id)
+        closing = Closing("in_doubt", "in_doubt")
+        if instruction.cancel_requested is not None:
+            closing = stopped(instruction.cancel_requested)
+        elif said.is_empty:
+            if get_settings().in_doubt == "retry":
+                return None
+            error = InDoubt(
+                f"The worker that called {attempt.provider_name!r} died before it could store the "
+                "answer: the provider may have generated and billed one.",
+                {"attempt": attempt.number, "provider": attempt.provider_name},
+            )
+            closing = Closing("in_doubt", "in_doubt", error)
+        return conclude(session, instruction.id, instruction, closing, aftermath, said=said)
+
+    def _start(
+        self,
+        session: Session,
+        chat: Chat,
+        data: Any,
+        instruction: Instruction,
+        worker: str,
+        lines: Sequence[Line],
+        mine: Attempt | None,
+        aftermath: Aftermath,
+    ) -> Turn | Parked:
+        answer = openings.answer_of(session, instruction) if lines else None
+        question = None if answer is None else session.get(Message, answer.parent_id)
+        asked = self._asked(session, chat, data, question)
+        route = routing.choose(session, instruction, asked.llm_ids, lines, mine)
+        if isinstance(route, Parked):
+            return route
+        if mine is None:
+            full = limits.admit(session, instruction, route, asked.user_id, aftermath)
+            if full is not None:
+                return full
+        request = _request(session, chat, asked, route)
+        endpoint = endpoint_of(session, instruction, route.provider)
+        after = 0
+        if mine is not None:
+            attempt_id = mine.id
+            after = store.last_number(session, instruction.id)
+        else:
+            if answer is None:
+                opened = openings.open_turn(session, instruction, chat, asked, route, worker)
+            else:
+                opened = openings.open_again(session, instruction, answer, asked, route, worker)
+            attempt_id = opened.attempt_id
+            if opened.events:
+                first = store.append(session, instruction.id, attempt_id, opened.events)
+                aftermath.events.append((instruction.id, first, opened.events))
+                after = first + len(opened.events) - 1
+            else:
+                after = store.last_number(session, instruction.id)
+        return Turn(
+            instruction_id=instruction.id,
+            attempt_id=attempt_id,
+            endpoint=endpoint,
+            request=request,
+            route=route,
+            user_id=asked.user_id,
+            after=after,
+            followers=openings.followers(session, instruction),
+        )
+
+    # --- perform --------------------------------------------------------------------------------
+
+    def perform(self, work: Turn) -> Performed:
+        """One call, and only one."""
+        call = Call()
+
+        def on_stop(reason: str) -> None:
+            call.cancel()
+
+        stream = open_stream(
+            work.instruction_id,
+            work.attempt_id,
+            work.after,
+            on_stop,
+            followers=work.followers,
+        )
+        came: list[Delta] = []
+
+        def on_delta(delta: Delta) -> None:
+            came.append(delta)
+            stream.delta(delta)
+
+        answer: ChatAnswer | None = None
+        error: LLMChatLinkerError | None = None
+        try:
+            answer = wire(work.route.provider.kind).chat(
+                work.endpoint, work.request, call, on_delta if work.route.streams else None
+            )
+            if not came:
+                for delta in _whole(answer):
+                    on_delta(delta)
+        except LLMChatLinkerError as failed:
+            error = failed
+        except Exception as defect:
+            logger.error(
+                "Instruction %s: its call failed with a defect",
+                work.instruction_id,
+                exc_info=defect,
+            )
+            error = InternalError(details={"exception": type(defect).__name__})
+        finally:
+            tail = stream.drain()
+        if answer is not None:
+            return Performed(answer, None, answer.usage, tail)
+        said = Partial()
+        said.add(delta_event(delta) for delta in came)
+        return Performed(said, error, Usage(), tail)
+
+    # --- settle ---------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        session: Session,
+        instruction: Instruction | None,
+        work: Turn,
+        answer: Performed | LLMChatLinkerError,
+        aftermath: Aftermath,
+    ) -> Ended | Parked | Again | None:
+        """Close the attempt, and then the turn, unless it is tried again."""
+        done = answer if isinstance(answer, Performed) else Performed(None, answer)
+        price = work.route.price
+        if not ledger.close(session, work.attempt_id, done.error, done.usage, price):
+            return None  # taken over: whoever has done that goes on from there
+        limits.release(session, work.route, work.user_id, aftermath)
+        closing = _closing(instruction, done)
+        if closing.status == "failed" and instruction is not None and instruction.outcome is None:
+            step = routing.after_failure(session, instruction, work.route, done.error, done.tail)
+            if step is not None:
+                return step
+        elif done.error is None:
+            routing.note_success(session, work.route, aftermath)
+        ended = conclude(
+            session,
+            work.instruction_id,
+            instruction,
+            closing,
+            aftermath,
+            said=done.said,
+            usage=ledger.usage_view(price, done.usage),
+            tail=done.tail,
+            attempt_id=work.attempt_id,
+        )
+        if instruction is None or instruction.outcome is not None:
+            aftermath.released += release_after(session, instruction)
+            return None
+        return ended
+
+
+class Generate(_Generation):
+    """LLM_RESPONSE_GENERATE."""
+
+    def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
+        return asking.by_generate(session, chat, data, question)
+
+
+class Regenerate(_Generation):
+    """LLM_RESPONSE_REGENERATE."""
+
+    def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
+        return asking.by_regenerate(session, chat, data)
+
+
+def _closing(instruction: Instruction | None, done: Performed) -> Closing:
+    if instruction is None or instruction.outcome is not None:
+        # It has ended meanwhile: at its deadline, or with its user or its chat.
+        outcome = None if instruction is None else instruction.outcome
+        code = outcome["error"]["code"] if outcome and "error" in outcome else "failed"
+        return Closing("cancelled" if code == "cancelled" else "failed", code)
+    reason = instruction.cancel_requested
+    if reason is not None and (done.error is not None or reason == "rolled_back"):
+        return stopped(reason)
+    if done.error is not None:
+        return Closing("failed", done.error.code, done.error)
+    finish = done.said.finish_reason if isinstance(done.said, ChatAnswer) else None
+    return Closing("complete", finish)
+
+
+def _request(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
+    parameters = route.parameters | asked.parameters
+    max_tokens = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
+    messages = conversation(
+        chat.system_prompt,
+        asking.history(session, asked.parent_id),
+        asked.text,
+        route.llm.settings.get("context_window"),
+        max_tokens if isinstance(max_tokens, int) else None,
+    )
+    return ChatRequest(route.llm.llm_name, messages, parameters)
+
+
+def _whole(answer: ChatAnswer) -> Iterator[Delta]:
+    """An answer that came whole, as deltas."""
+    if answer.reasoning:
+        yield Delta("reasoning", answer.reasoning)
+    if answer.content:
+        yield Delta("text", answer.content)
+    for index, item in enumerate(answer.tool_calls or ()):
+        function = item.get("function") if isinstance(item, dict) else None
+        function = function if isinstance(function, dict) else {}
+        arguments = function.get("arguments")
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+        yield Delta("tool_call", text, index, item.get("id"), function.get("name"))

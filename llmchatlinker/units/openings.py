@@ -1,0 +1,175 @@
+"""How a turn opens: its place in the chat, its messages, its line in the ledger."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from llmchatlinker.db.models import Attempt, Chat, Instruction, Message, Waiter
+from llmchatlinker.errors import NotFound
+from llmchatlinker.leases import lease_end
+from llmchatlinker.settings import get_settings
+from llmchatlinker.streaming.events import CREATED, FALLBACK
+from llmchatlinker.units.asking import Asked
+from llmchatlinker.units.routing import Route
+
+#: One statement: the question, unless there is one, the answer to come, the chat that ends with it
+#: now, the turn's place, and the line in the ledger. The answer is made *from* the question, so that
+#: its id is the larger one.
+_OPEN = """
+    WITH question AS (
+        INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, parts)
+        SELECT %(chat_id)s, %(parent_id)s, %(user_id)s, CAST(%(id)s AS uuid), 'user', %(content)s,
+               CAST(%(parts)s AS jsonb)
+         WHERE CAST(%(question_id)s AS bigint) IS NULL
+        RETURNING id
+    ), asked AS (
+        SELECT id FROM question
+        UNION ALL SELECT CAST(%(question_id)s AS bigint) WHERE %(question_id)s IS NOT NULL
+    ), answer AS (
+        INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, status,
+                              llm_id, llm_name)
+        SELECT %(chat_id)s, asked.id, %(user_id)s, CAST(%(id)s AS uuid), 'assistant', '',
+               'generating', %(llm_id)s, %(llm_name)s
+          FROM asked
+        RETURNING id, parent_id
+    ), line AS (
+        INSERT INTO attempts (instruction_id, number, user_id, llm_id, provider_id, provider_name,
+                              llm_name, worker, lease_until)
+        VALUES (CAST(%(id)s AS uuid), 1, %(user_id)s, %(llm_id)s, %(provider_id)s,
+                %(provider_name)s, %(llm_name)s, %(worker)s,
+                clock_timestamp() + make_interval(secs => %(lease)s))
+        RETURNING id
+    ), chat AS (
+        UPDATE chats SET active_message_id = answer.id, updated_at = now() FROM answer
+         WHERE chats.id = %(chat_id)s
+    ), place AS (
+        UPDATE instructions SET turn = 'active', previous_message_id = %(previous)s
+         WHERE id = CAST(%(id)s AS uuid)
+    )
+    SELECT answer.id, answer.parent_id, line.id FROM answer, line
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An attempt that may be made now, and the events that tell of it."""
+
+    attempt_id: int
+    events: list[dict[str, Any]]
+
+
+def is_behind(session: Session, instruction: Instruction) -> bool:
+    """Whether another turn of the chat is before this one. The chat's row is locked."""
+    query = select(Instruction.id).where(
+        Instruction.chat_id == instruction.chat_id,
+        Instruction.id != instruction.id,
+        Instruction.turn.in_(("queued", "active")),
+        or_(Instruction.seq < instruction.seq, Instruction.turn == "active"),
+    )
+    return session.scalar(query.limit(1)) is not None
+
+
+def answer_of(session: Session, instruction: Instruction) -> Message:
+    """The answer that an earlier attempt has opened."""
+    answer = session.scalars(
+        select(Message).where(
+            Message.instruction_id == instruction.id, Message.status == "generating"
+        )
+    ).first()
+    if answer is None:
+        raise NotFound("Something that the instruction refers to was deleted meanwhile.")
+    return answer
+
+
+def open_turn(
+    session: Session, instruction: Instruction, chat: Chat, asked: Asked, route: Route, worker: str
+) -> Opened:
+    """The turn's first attempt."""
+    values = {
+        "id": str(instruction.id),
+        "chat_id": chat.id,
+        "parent_id": asked.parent_id,
+        "user_id": asked.user_id,
+        "content": asked.text,
+        "parts": None if asked.parts is None else json.dumps(asked.parts, ensure_ascii=False),
+        "question_id": asked.question_id,
+        "llm_id": route.llm.id,
+        "llm_name": route.llm.llm_name,
+        "provider_id": route.provider.id,
+        "provider_name": route.provider.name,
+        "worker": worker,
+        "lease": get_settings().lease,
+        "previous": chat.active_message_id,
+    }
+    row = session.connection().exec_driver_sql(_OPEN, values).one()
+    created = {
+        "type": CREATED,
+        "message_id": row[0],
+        "parent_message_id": row[1],
+        "chat_id": chat.id,
+        "llm_id": route.llm.id,
+        "llm_name": route.llm.llm_name,
+        "provider_name": route.provider.name,
+    }
+    events = [created]
+    if route.instead_of is not None:
+        events.append(_fallback(route))
+    return Opened(row[2], events)
+
+
+def open_again(
+    session: Session,
+    instruction: Instruction,
+    answer: Message,
+    asked: Asked,
+    route: Route,
+    worker: str,
+) -> Opened:
+    """A further attempt at an answer that is open already."""
+    attempt = Attempt(
+        instruction_id=instruction.id,
+        number=route.made + 1,
+        user_id=asked.user_id,
+        llm_id=route.llm.id,
+        provider_id=route.provider.id,
+        provider_name=route.provider.name,
+        llm_name=route.llm.llm_name,
+        worker=worker,
+        lease_until=lease_end(),
+    )
+    session.add(attempt)
+    session.flush()
+    if route.instead_of is None:
+        return Opened(attempt.id, [])
+    session.execute(
+        update(Message)
+        .where(Message.id == answer.id)
+        .values(llm_id=route.llm.id, llm_name=route.llm.llm_name)
+        .execution_options(synchronize_session=False)
+    )
+    return Opened(attempt.id, [_fallback(route)])
+
+
+def _fallback(route: Route) -> dict[str, Any]:
+    return {
+        "type": FALLBACK,
+        "llm_id": route.llm.id,
+        "llm_name": route.llm.llm_name,
+        "provider_name": route.provider.name,
+        "instead_of": route.instead_of,
+        "reason": route.reason,
+    }
+
+
+def followers(session: Session, instruction: Instruction) -> tuple[str, ...]:
+    """The queues of those who follow the response from its beginning."""
+    query = select(Waiter.queue).where(Waiter.instruction_id == instruction.id, Waiter.following)
+    queues = list(session.scalars(query))
+    if instruction.follow and instruction.reply_to is not None:
+        queues.insert(0, instruction.reply_to)
+    return tuple(dict.fromkeys(queues))
