@@ -8,6 +8,8 @@ Overridden of ``celery/worker/consumer/consumer.py``:
   it too (``celery/worker/consumer/events.py``): under load the worker stood still until RabbitMQ
   missed its heartbeats;
 * ``on_unknown_message``, ``on_unknown_task``, ``on_invalid_task`` reject, but log body and headers;
+* ``on_send_event_buffered`` publishes a message of events for every single one of them; here they
+  are collected, which saves a fifth of a worker's time;
 * the step ``DelayedDelivery`` declares 28 queues for countdowns on quorum queues: nothing here is
   ever published with a countdown, waiting is a row in the database.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps, signals
@@ -29,6 +32,9 @@ from llmchatlinker.topology import dead_letter_queue
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for which events are collected, if there are not enough for a message before.
+EVENTS_INTERVAL = 0.2
+
 
 class DeadLetters(bootsteps.StartStopStep):
     """Declares where the undeliverable goes, before the first message is taken."""
@@ -41,6 +47,29 @@ class DeadLetters(bootsteps.StartStopStep):
             return
         with c.connection.channel() as channel:
             dead_letter_queue.bind(channel).declare()
+
+
+class EventFlush(bootsteps.StartStopStep):
+    """Publishes the collected events of tasks, several times a second."""
+
+    requires = (celery_consumer.Events, celery_consumer.Tasks)
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        self._entry: Any = None
+        super().__init__(c, **kwargs)
+
+    def start(self, c: Any) -> None:
+        """From now on, in the worker's main loop."""
+        if c.hub is not None:  # without one nothing is collected
+            self._entry = c.timer.call_repeatedly(EVENTS_INTERVAL, c._flush_events)
+
+    def stop(self, c: Any) -> None:
+        """The last ones; after a broken connection they go out with the next one's first."""
+        if self._entry is not None:
+            self._entry.cancel()
+            self._entry = None
+            with suppress(*c.connection_errors):
+                c._flush_events()
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -69,13 +98,13 @@ class Consumer(celery_consumer.Consumer):
     """See the module's docstring."""
 
     class Blueprint(celery_consumer.Consumer.Blueprint):
-        """Celery's steps, less one, plus two."""
+        """Celery's steps, less one, plus three."""
 
         default_steps = [
             step
             for step in celery_consumer.Consumer.Blueprint.default_steps
             if not str(step).endswith("DelayedDelivery")
-        ] + [DeadLetters, Heartbeat]
+        ] + [DeadLetters, EventFlush, Heartbeat]
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """The connection that events are published on: without confirms, see above.
@@ -86,6 +115,9 @@ class Consumer(celery_consumer.Consumer):
             url, heartbeat=heartbeat, transport_options={"confirm_publish": False}
         )
         return self.ensure_connected(connection)
+
+    def on_send_event_buffered(self) -> None:
+        """EventFlush sees to it."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Celery's, behind a look at the message (``message_check.py`` says why)."""

@@ -6,9 +6,10 @@ Celery opens a body in the pool, where what can't be opened leaks the slot witho
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
+
+from kombu.exceptions import KombuError
 
 from llmchatlinker.ids import as_instruction_id
 
@@ -20,14 +21,16 @@ LARGEST = 65_536
 
 #: What Celery's headers are in a message of ours (``celery/app/amqp.py``, ``as_task_v2``); None is
 #: allowed for each. Others make its request stumble in the pool.
-HEADERS: dict[str, Any] = {
-    "retries": int,
-    "timelimit": (list, tuple),
-    "ignore_result": bool,
-    "stamps": dict,
-    "stamped_headers": list,
+NOTHING = type(None)
+HEADERS: dict[str, tuple[type, ...]] = {
+    "retries": (int, NOTHING),
+    "timelimit": (list, tuple, NOTHING),
+    "ignore_result": (bool, NOTHING),
+    "stamps": (dict, NOTHING),
+    "stamped_headers": (list, NOTHING),
 } | dict.fromkeys(
-    ("shadow", "root_id", "parent_id", "group", "origin", "lang", "argsrepr", "kwargsrepr"), str
+    ("shadow", "root_id", "parent_id", "group", "origin", "lang", "argsrepr", "kwargsrepr"),
+    (str, NOTHING),
 )
 #: Never in a message of ours: a stage waits as a row, and these are the worker's own to set.
 NEVER = ("eta", "expires", "redelivered", "delivery_info", "hostname", "args", "kwargs")
@@ -44,13 +47,12 @@ def what_is_wrong(message: Any) -> str | None:
         return "has a time that is none"
     if not headers["task"].startswith(OURS):
         return None  # a user's own task, or one that nobody registered: Celery tells them apart
-    return _wrong_headers(headers) or _wrong_body(message)
+    return _wrong_headers(headers) or _wrong_body(message, headers.get("root_id"))
 
 
 def _wrong_headers(headers: dict[str, Any]) -> str | None:
-    for name, kind in HEADERS.items():
-        value = headers.get(name)
-        if value is not None and not isinstance(value, kind):
+    for name, kinds in HEADERS.items():
+        if type(headers.get(name)) not in kinds:
             return "has headers that make no sense"
     limits = headers.get("timelimit")
     if limits is not None and (len(limits) != 2 or any(limit is not None for limit in limits)):
@@ -73,18 +75,19 @@ def _is_moment(value: object) -> bool:
     return True
 
 
-def _wrong_body(message: Any) -> str | None:
+def _wrong_body(message: Any, root_id: object) -> str | None:
     if message.content_type != "application/json" or message.content_encoding != "utf-8":
         return "is not JSON in UTF-8"
     if len(message.body) > LARGEST:
         return "is too large"
     try:
-        body = json.loads(message.body)
-    except (ValueError, TypeError, RecursionError):
+        body = message.payload  # which Celery opens once more otherwise: kombu keeps it
+    except (KombuError, ValueError, TypeError, RecursionError):
         return "can't be decoded"
     match body:
         case [[str(instruction_id)], {**keywords}, {**embedded}]:
-            known = as_instruction_id(instruction_id) is not None
+            # A cycle's root is its instruction, and known to be one already.
+            known = instruction_id == root_id or as_instruction_id(instruction_id) is not None
             if known and not keywords and isinstance(embedded.get("chain"), list | None):
                 return None
     return "does not carry one instruction id"

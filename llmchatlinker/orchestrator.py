@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from celery import chain
@@ -38,21 +39,25 @@ POOL_TIMEOUT = 30.0
 DUE = {"submitted": 0, "decoded": 1, "executed": 2}
 
 
-def cycle(
-    instruction_id: uuid.UUID,
-    spec: InstructionType,
-    state: str = "submitted",
-    reply_to: str | None = None,
-) -> Signature:
-    """The chain of what is left for an instruction in ``state``."""
+def cycle(spec: InstructionType, state: str = "submitted") -> Signature:
+    """The chain of what is left for an instruction in ``state``; every message carries only its id."""
+    names = (DECODE_TASK, spec.task_name, STORE_TASK)[DUE[state] :]
     # Without a time limit for the confirm, a frozen broker would hold the publisher for ever.
-    options: dict[str, Any] = {"confirm_timeout": get_settings().confirm_timeout}
-    if reply_to is not None:
-        options["reply_to"] = reply_to
-    first, *rest = (DECODE_TASK, spec.task_name, STORE_TASK)[DUE[state] :]
-    signatures = [app.signature(first, args=(str(instruction_id),), options=dict(options))]
-    signatures += [app.signature(name, options=dict(options)) for name in rest]
-    return chain(signatures, app=app)
+    options = {"confirm_timeout": get_settings().confirm_timeout}
+    return chain([app.signature(name, options=dict(options)) for name in names], app=app)
+
+
+@lru_cache(maxsize=256)
+def _steps(spec: InstructionType, state: str, confirm_timeout: float) -> tuple[Signature, ...]:
+    """The chain's signatures, last one first as Celery sends them, still without ids.
+
+    The chain of a type is always the same, and composing it takes as long as publishing it does.
+    """
+    steps = cycle(spec, state)
+    frozen, _ = steps.prepare_steps((), {}, steps.tasks, app=app)
+    for step in frozen:
+        del step.options["task_id"], step.options["reply_to"]  # those of this one freezing
+    return tuple(frozen)
 
 
 def publish(
@@ -68,10 +73,14 @@ def publish(
     same, but keeps a ``producer`` for itself (celery/canvas.py), and then takes one more.
     """
     text = str(instruction_id)
-    steps = cycle(instruction_id, spec, state, reply_to)
-    tasks, _ = steps.prepare_steps((), {}, steps.tasks, root_id=text, app=app, last_task_id=text)
+    tasks: list[dict[str, Any]] = []
+    for step in _steps(spec, state, get_settings().confirm_timeout):
+        of_step = {"task_id": str(uuid.uuid4()) if tasks else text, "root_id": text}
+        if reply_to is not None:
+            of_step["reply_to"] = reply_to
+        tasks.append(dict(step, options=step.options | of_step))
     first = tasks.pop()
-    first.apply_async(chain=tasks, **options)
+    app.send_task(first["task"], (text,), chain=tasks, **(first["options"] | options))
 
 
 def submit(
@@ -114,9 +123,9 @@ def _publish_or_withdraw(submission: Submission, reply_to: str | None) -> None:
 
 _INSERT = """
     INSERT INTO instructions
-           (id, type, data, turn, chat_id, idempotency_key, fingerprint, reply_to, follow,
+           (id, type, data, turn, user_ids, chat_id, idempotency_key, fingerprint, reply_to, follow,
             deadline_at)
-    VALUES (%(id)s, %(type)s, %(data)s, %(turn)s,
+    VALUES (%(id)s, %(type)s, %(data)s, %(turn)s, %(user_ids)s,
             coalesce(%(chat_id)s, (SELECT chat_id FROM messages WHERE id = %(message_id)s)),
             %(key)s, %(fingerprint)s, %(reply_to)s, %(follow)s,
             now() + make_interval(secs => %(deadline)s))
@@ -138,6 +147,7 @@ def _insert(submission: Submission, reply_to: str | None, *, follow: bool = Fals
         "type": submission.spec.name,
         "data": submission.text,
         "turn": "queued" if submission.spec.takes_turn else None,
+        "user_ids": submission.user_ids,
         "chat_id": submission.chat_id,
         "message_id": submission.message_id,
         "key": submission.idempotency_key,

@@ -13,7 +13,12 @@ from typing import Any
 
 from llmchatlinker.errors import InvalidData
 from llmchatlinker.ids import new_instruction_id
-from llmchatlinker.instruction_data.fields import BIGINT_MAX, INTEGER_MAX, check_storable
+from llmchatlinker.instruction_data.fields import (
+    BIGINT_MAX,
+    INTEGER_MAX,
+    USER_FIELDS,
+    check_storable,
+)
 from llmchatlinker.instructions import InstructionType, instruction_type
 from llmchatlinker.settings import get_settings
 
@@ -31,9 +36,11 @@ class Submission:
     deadline: float
     idempotency_key: str | None
     fingerprint: bytes | None
-    #: Where a turn takes its place now; what is no id is refused by decode.
+    #: Where a turn takes its place now; what is no id is refused by decode. Users and chat are in the
+    #: row from the start so that decode, which writes the same, need not touch the indexes.
     chat_id: int | None
     message_id: int | None
+    user_ids: list[int] | None
 
 
 def check(
@@ -51,8 +58,9 @@ def check(
         deadline=_deadline(spec, deadline),
         idempotency_key=_key(idempotency_key),
         fingerprint=_fingerprint(spec, data) if idempotency_key else None,
-        chat_id=_id(data.get("chat_id"), INTEGER_MAX) if spec.takes_turn else None,
+        chat_id=_id(data.get("chat_id"), INTEGER_MAX),
         message_id=_id(data.get("message_id"), BIGINT_MAX) if spec.takes_turn else None,
+        user_ids=_user_ids(data),
     )
 
 
@@ -100,6 +108,14 @@ def _field(name: str, problem: str) -> dict[str, Any]:
 def _fingerprint(spec: InstructionType, data: dict[str, Any]) -> bytes:
     text = json.dumps([spec.name, data], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+def _user_ids(data: dict[str, Any]) -> list[int] | None:
+    ids: list[int | None] = []
+    for name in USER_FIELDS:
+        value = data.get(name)
+        ids += [_id(item, INTEGER_MAX) for item in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(item for item in ids if item is not None)) or None
 
 
 def _id(value: object, largest: int) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from celery.exceptions import Ignore, Reject
+from celery.worker.request import Request
 
 from llmchatlinker import stages
 from llmchatlinker.celery_app import app
@@ -15,10 +16,22 @@ from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.instructions import INSTRUCTION_SET, InstructionType, Unit
 
 
-def stage_task(name: str, stage: Callable[[UUID], bool]) -> Any:
-    """A task that takes one instruction id, runs the stage, and hands the id on."""
+class BriefRequest(Request):
+    """Celery's, but a stage that takes milliseconds sends no event of its start: its end follows."""
 
-    @app.task(name=name)  # type: ignore[untyped-decorator]  # Celery is not typed
+    def send_event(self, type: str, **fields: Any) -> None:
+        """All others."""
+        if type != "task-started":
+            super().send_event(type, **fields)
+
+
+def stage_task(name: str, stage: Callable[[UUID], bool], *, brief: bool = True) -> Any:
+    """A task that takes one instruction id, runs the stage, and hands the id on.
+
+    ``brief``: it takes no longer than the database does.
+    """
+
+    @app.task(name=name, Request=BriefRequest if brief else Request)  # type: ignore[untyped-decorator]  # Celery is not typed
     def run(instruction_id: str) -> str:
         known = as_instruction_id(instruction_id)
         if known is None:
@@ -33,7 +46,7 @@ def stage_task(name: str, stage: Callable[[UUID], bool]) -> Any:
 def execute_tasks(unit: Unit) -> dict[str, Any]:
     """A task for every instruction type of the unit, by the type's name."""
     return {
-        spec.name: stage_task(spec.task_name, partial(_execute, spec))
+        spec.name: stage_task(spec.task_name, partial(_execute, spec), brief=callable(spec.handler))
         for spec in INSTRUCTION_SET.values()
         if spec.unit is unit
     }

@@ -58,6 +58,8 @@ class Page(Data):
 
 #: The context of a validation of data that decode has been through already.
 DECODED = {"decoded": True}
+#: Fields that carry the ids of users, for records and for erasing.
+USER_FIELDS = ("user_id", "user_ids", "add_users", "remove_users")
 
 
 def is_decoded(info: ValidationInfo) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from llmchatlinker import secrets
 from llmchatlinker.errors import InvalidData, NotImplementedYet
 from llmchatlinker.instruction_data.chat import ChatCreate, ChatUpdate
-from llmchatlinker.instruction_data.fields import DECODED, Data, describe
+from llmchatlinker.instruction_data.fields import DECODED, USER_FIELDS, Data, describe
 from llmchatlinker.instruction_data.llm import (
     LLMAdd,
     LLMProviderAdd,
@@ -32,8 +32,6 @@ from llmchatlinker.units.lookups import (
 )
 
 SomeData = TypeVar("SomeData", bound=Data)
-#: Fields that carry the ids of users, for records and for erasing.
-USER_FIELDS = ("user_id", "user_ids", "add_users", "remove_users")
 
 
 def parse(model: type[SomeData], raw: dict[str, Any], *, decoded: bool = False) -> SomeData:
@@ -43,6 +41,18 @@ def parse(model: type[SomeData], raw: dict[str, Any], *, decoded: bool = False) 
         return model.model_validate(given, context=DECODED if decoded else None)
     except ValidationError as error:
         raise describe(error) from None
+
+
+def looks_up(data: Data) -> bool:
+    """Whether decoding needs the database: a name to resolve, or a message to find the chat of."""
+    match data:
+        case UserGet(username=str()) | ChatCreate() | ChatUpdate() | LLMAdd(provider_id=None):
+            return True
+        case LLMResponseGenerate() | LLMResponseRegenerate():
+            return True
+        case LLMProviderAdd() | LLMProviderUpdate():
+            return True  # no lookup, but resolve() is what encrypts the API key
+    return False
 
 
 def resolve(session: Session, data: Data) -> Data:
@@ -132,21 +142,23 @@ def _not_yet(field: str) -> NotImplementedYet:
     return NotImplementedYet(f"{field} is not implemented yet.", {"field": field})
 
 
-def chat_of(session: Session, data: Data) -> int | None:
-    """The chat that an instruction is about, if any."""
+def chat_of(session: Session | None, data: Data) -> int | None:
+    """The chat that an instruction is about, if any; the session is for what ``looks_up``."""
     if isinstance(data, LLMResponseRegenerate):
+        assert session is not None
         return get_message(session, data.message_id).chat_id
     chat_id: int | None = getattr(data, "chat_id", None)
     return chat_id
 
 
-def users_of(session: Session, data: Data) -> list[int]:
+def users_of(session: Session | None, data: Data) -> list[int]:
     """The users that an instruction carries; a regeneration carries its question's user."""
     ids: list[int] = []
     for field in USER_FIELDS:
         value = getattr(data, field, None)
         ids += [value] if isinstance(value, int) else value or []
     if isinstance(data, LLMResponseRegenerate):
+        assert session is not None
         asked_by = get_message(session, data.message_id).user_id
         ids += [] if asked_by is None else [asked_by]
     return list(dict.fromkeys(ids))
