@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import func
 from sqlalchemy.orm import Session
@@ -44,6 +45,14 @@ def commit_outcome(
     return release_next_turn(session, instruction.chat_id)
 
 
+def _without_secrets(data: dict[str, Any]) -> dict[str, Any]:
+    """``data`` less what is stored, encrypted, where it belongs, or was refused in the clear."""
+    settings = data.get("settings")
+    if isinstance(settings, dict) and "headers" in settings:
+        data = data | {"settings": {k: v for k, v in settings.items() if k != "headers"}}
+    return {k: v for k, v in data.items() if k != "api_key"} if "api_key" in data else data
+
+
 def set_outcome(instruction: Instruction, envelope: Envelope) -> None:
     """The same, but the turn keeps its place: its call may still be going on."""
     instruction.outcome = dict(envelope)
@@ -55,8 +64,7 @@ def set_outcome(instruction: Instruction, envelope: Envelope) -> None:
     user = envelope["data"].get("user")
     if isinstance(user, dict) and not instruction.user_ids:
         instruction.user_ids = [user["user_id"]]  # USER_CREATE: the user is its own from now on
-    if "api_key" in instruction.data:
-        instruction.data = {k: v for k, v in instruction.data.items() if k != "api_key"}
+    instruction.data = _without_secrets(instruction.data)
 
 
 #: One statement: the end of the instruction, the record of it for every user who wants one, and who
@@ -67,7 +75,7 @@ _FINALISE = """
            SET state = 'final',
                final_at = now(),
                outcome = coalesce(outcome, CAST(%(fallback)s AS jsonb)),
-               data = data - 'api_key',
+               data = data - 'api_key' #- '{settings,headers}',
                wait_reason = NULL,
                not_before = NULL,
                -- An active turn that ends from outside keeps its place until its call is over.

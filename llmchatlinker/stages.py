@@ -95,7 +95,8 @@ _EXECUTED = """
     UPDATE instructions
        SET state = 'executed', outcome = %(outcome)s, executed_at = now(), published_at = now(),
            user_ids = coalesce(user_ids, %(user_ids)s),
-           data = CASE WHEN data ? 'api_key' THEN data - 'api_key' ELSE data END
+           data = CASE WHEN data ? 'api_key' OR data ? 'settings'
+                       THEN data - 'api_key' #- '{settings,headers}' ELSE data END
      WHERE id = %(id)s AND state = 'decoded'
 """
 

@@ -20,9 +20,11 @@ from llmchatlinker.instruction_data.llm import (
     LLMProviderUpdate,
     LLMResponseGenerate,
     LLMResponseRegenerate,
+    LLMUpdate,
 )
 from llmchatlinker.instruction_data.user import UserGet
 from llmchatlinker.settings import get_settings
+from llmchatlinker.units.headers import sealed
 from llmchatlinker.units.lookups import (
     get_llm,
     get_message,
@@ -44,22 +46,24 @@ def parse(model: type[SomeData], raw: dict[str, Any], *, decoded: bool = False) 
 
 
 def looks_up(data: Data) -> bool:
-    """Whether decoding needs the database: a name to resolve, or a message to find the chat of."""
+    """Whether decoding takes more than the data itself: a name to resolve, or a secret to encrypt."""
     match data:
-        case UserGet(username=str()) | ChatCreate() | ChatUpdate() | LLMAdd(provider_id=None):
+        case UserGet(username=str()) | ChatCreate() | ChatUpdate():
+            return True
+        case LLMProviderAdd() | LLMProviderUpdate() | LLMAdd() | LLMUpdate():
             return True
         case LLMResponseGenerate() | LLMResponseRegenerate():
             return True
-        case LLMProviderAdd() | LLMProviderUpdate():
-            return True  # no lookup, but resolve() is what encrypts the API key
     return False
 
 
 def resolve(session: Session, data: Data) -> Data:
     """``data`` with every name replaced by the id behind it; NotFound for a name of nobody.
 
-    An API key is replaced by its token: from here on nothing has it in the clear.
+    An API key and a header's value are replaced by their tokens: from here on nothing has them in
+    the clear.
     """
+    data = sealed(data)
     match data:
         case LLMProviderAdd(api_key=str(key)) | LLMProviderUpdate(api_key=str(key)):
             token = secrets.encrypt(key, get_settings()).decode("ascii")

@@ -40,11 +40,11 @@ def merged(first: Mapping[str, str] | None, second: Mapping[str, str] | None) ->
     return {n: value for n, value in (first or {}).items() if n.lower() not in names} | nearer
 
 
-def resealed(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """``settings`` with their headers under the first key; None where they have none."""
+def resealed(settings: dict[str, Any]) -> dict[str, Any]:
+    """``settings`` with their headers under the first key."""
     headers = settings.get("headers")
     if not headers:
-        return None
+        return settings
     keys = get_settings()
     tokens = {
         name: secrets.rotate(token.encode("ascii"), keys).decode("ascii")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmchatlinker.db.models import LLM, Attempt, Chat, Instruction, Message, Provider, Record, User
+from llmchatlinker.units.headers import shown
 
 
 def moment(value: datetime | None) -> str | None:
@@ -87,14 +88,14 @@ def message_view(message: Message) -> dict[str, Any]:
 
 
 def provider_view(provider: Provider) -> dict[str, Any]:
-    """A provider; that it has an API key, never the key."""
+    """A provider; that it has an API key, never the key; of its headers the names."""
     return {
         "provider_id": provider.id,
         "name": provider.name,
         "api_endpoint": provider.api_endpoint,
         "kind": provider.kind,
         "has_api_key": provider.api_key is not None,
-        "settings": provider.settings,
+        "settings": shown(provider.settings),
         "created_at": moment(provider.created_at),
         "updated_at": moment(provider.updated_at),
     }
@@ -106,7 +107,7 @@ def llm_view(llm: LLM) -> dict[str, Any]:
         "llm_id": llm.id,
         "provider_id": llm.provider_id,
         "llm_name": llm.llm_name,
-        "settings": llm.settings,
+        "settings": shown(llm.settings),
         "created_at": moment(llm.created_at),
         "updated_at": moment(llm.updated_at),
     }
