@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from llmchatlinker.db.models import Message
 from llmchatlinker.errors import InvalidData
-from llmchatlinker.units.context import conversation, estimate
+from llmchatlinker.units.context import (
+    TOKENS_PER_IMAGE,
+    conversation,
+    corrected,
+    estimate,
+    estimated,
+    ratio,
+)
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 
 
 def history(*texts: str) -> list[Message]:
@@ -94,9 +103,92 @@ def test_what_is_sent_leaves_room_for_the_answer(
     except InvalidData:
         return
     room = window - (max_tokens or window // 4)
-    assert sum(estimate(text) for text in texts(sent)) <= room
+    assert estimated(sent) <= room
     assert sent[-1]["content"] == user_input
     assert sent[0]["role"] == "user"
+
+
+def test_a_question_of_parts_is_sent_as_it_is() -> None:
+    parts = [{"type": "text", "text": "What is it?"}, IMAGE]
+    (earlier,) = history("What is it?")
+    earlier.parts = parts
+
+    sent = conversation(None, [earlier], parts, None, None)
+
+    assert [message["content"] for message in sent] == [parts, parts]
+
+
+def test_an_image_counts_the_same_whatever_its_size() -> None:
+    large = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9_000}}
+
+    assert estimate([IMAGE]) == estimate([large]) > TOKENS_PER_IMAGE
+
+
+def test_an_answer_of_which_nothing_came_is_not_sent() -> None:
+    past = history("q1", "", "q2", "a2")
+    past[1].status = "failed"
+
+    assert texts(conversation(None, past, "q3", None, None)) == ["q1", "q2", "a2", "q3"]
+
+
+def test_half_an_answer_is_sent() -> None:
+    past = history("q1", "half an ans")
+    past[1].status = "cancelled"
+
+    assert texts(conversation(None, past, "q2", None, None)) == ["q1", "half an ans", "q2"]
+
+
+def test_a_call_of_a_tool_is_not_sent_again() -> None:
+    past = history("q1", "Let me look.")
+    past[1].tool_calls = [{"id": "1", "type": "function"}]
+
+    (_, answer, _) = conversation(None, past, "q2", None, None)
+    assert answer == {"role": "assistant", "content": "Let me look."}
+
+
+def test_a_turn_that_was_rolled_back_is_not_sent() -> None:
+    past = history("q1", "a1", "q2", "a2")
+    past[2].hidden = past[3].hidden = True
+
+    assert texts(conversation(None, past, "q3", None, None)) == ["q1", "a1", "q3"]
+
+
+def test_tools_take_room_too() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": "x" * 330}}]
+    past = history("q1", "a1")
+
+    assert texts(conversation(None, past, "q2", 200, 50)) == ["q1", "a1", "q2"]
+    assert texts(conversation(None, past, "q2", 200, 50, tools=tools)) == ["q2"]
+
+
+@pytest.mark.parametrize("max_tokens", [0, -1])
+def test_a_max_tokens_that_means_as_many_as_there_is_room_for_leaves_a_quarter(
+    max_tokens: int,
+) -> None:
+    past = history("x" * 300, "a1")
+
+    assert texts(conversation(None, past, "q", 120, max_tokens)) == ["q"]
+
+
+def test_a_max_tokens_that_leaves_no_room_is_refused_by_its_own_name() -> None:
+    with pytest.raises(InvalidData, match=r"parameters\.max_tokens"):
+        conversation(None, [], "q", 100, 100)
+
+
+def test_what_the_provider_counted_corrects_the_estimate() -> None:
+    past = history("x" * 240, "a1")  # about 97 tokens by our estimate
+    half, double = ratio([(100, 50), (300, 150)]), ratio([(100, 200)])
+
+    assert (half, double) == (0.5, 2.0)
+    assert corrected(97, half) == 49
+    assert len(conversation(None, past, "q", 100, 10, ratio=half)) == 3
+    assert len(conversation(None, past, "q", 200, 10, ratio=double)) == 1
+
+
+def test_a_correction_is_bounded_and_takes_reports_that_mean_something() -> None:
+    assert ratio([]) == ratio([(0, 100), (100, 0)]) == 1.0
+    assert ratio([(1, 1_000_000)]) == 4.0
+    assert ratio([(1_000_000, 1)]) == 0.25
 
 
 @given(st.text())
