@@ -62,3 +62,13 @@ def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, 
         .execution_options(synchronize_session=False)
     )
     return tuple(Released(row.id, row.type) for row in rows)
+
+
+def stop_turns_of_chats(session: Session, chat_ids: Any) -> None:
+    """Have the calls broken off that are made for chats (ids, or a query of them) that are deleted."""
+    session.execute(
+        update(Instruction)
+        .where(Instruction.chat_id.in_(chat_ids), Instruction.turn.in_(("queued", "active")))
+        .values(cancel_requested="cancelled")
+        .execution_options(synchronize_session=False)
+    )

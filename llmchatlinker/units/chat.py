@@ -21,6 +21,8 @@ from llmchatlinker.instruction_data.chat import (
     ChatSearch,
     ChatUpdate,
 )
+from llmchatlinker.streaming import store
+from llmchatlinker.turns import stop_turns_of_chats
 from llmchatlinker.units.lookups import (
     get_chat,
     get_message,
@@ -109,7 +111,10 @@ def _branch_end(session: Session, chat_id: int, message_id: int) -> int:
 
 def delete_chat(session: Session, data: ChatReference) -> Result:
     """CHAT_DELETE."""
-    session.delete(get_chat(session, data.chat_id, lock=True))
+    chat = get_chat(session, data.chat_id, lock=True)
+    stop_turns_of_chats(session, [chat.id])
+    store.delete_of_chats(session, [chat.id])
+    session.delete(chat)
     session.flush()
     return {}
 

@@ -80,7 +80,8 @@ def conclude(
     if message is None or message.erased:
         session.execute(delete(Event).where(Event.instruction_id == instruction_id))
         gone = NotFound("Something that the instruction refers to was deleted meanwhile.")
-        return Ended({}, closing.error or gone)
+        failed = closing.error is not None and not isinstance(closing.error, Cancelled)
+        return Ended({}, closing.error if failed else gone)
     if instruction is not None and instruction.cancel_requested == "rolled_back":
         _hide(session, instruction, message)
     ended = Ended({"llm_response": message_view(message)}, closing.error)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Attempt, Chat, ChatMember, Instruction, Message, Record
+from llmchatlinker.db.models import Attempt, Chat, ChatMember, Event, Instruction, Message, Record
 from llmchatlinker.instruction_data.database import UserErase, UserExport
 from llmchatlinker.units.lookups import get_user, members
 from llmchatlinker.units.user import chats_of_nobody_else
@@ -181,6 +181,7 @@ def erase_user(session: Session, data: UserErase) -> Result:
         for statement in (_CANCEL, _BLANK)
         for instruction_id in session.scalars(text(statement), values)
     }
+    _delete_events(session, user.id, blanked)
     counts = {"instructions": len(blanked)}
     counts["records"] = _count(
         session, delete(Record).where(Record.user_id == user.id).returning(Record.id)
@@ -191,13 +192,26 @@ def erase_user(session: Session, data: UserErase) -> Result:
         session,
         update(Message)
         .where(Message.user_id == user.id)
-        .values(content="", reasoning=None, tool_calls=None, erased=True)
+        .values(content="", parts=None, reasoning=None, tool_calls=None, erased=True)
         .returning(Message.id),
     )
     session.delete(user)
     session.flush()
     counts["users"] = 1
     return {"erased": counts}
+
+
+def _delete_events(session: Session, user_id: int, instruction_ids: set[Any]) -> None:
+    """The streams of the same instructions, and of whatever the user said before they were removed."""
+    said = select(Message.instruction_id).where(
+        Message.user_id == user_id, Message.instruction_id.is_not(None)
+    )
+    for ids in (list(instruction_ids), said):
+        session.execute(
+            delete(Event)
+            .where(Event.instruction_id.in_(ids))
+            .execution_options(synchronize_session=False)
+        )
 
 
 def _count(session: Session, statement: Any) -> int:

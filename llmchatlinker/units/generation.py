@@ -108,6 +108,8 @@ class _Generation:
             if mine is not None:
                 mine.status = mine.error_code = "cancelled"
             closing = stopped(instruction.cancel_requested)
+            if not lines:
+                return Ended({}, closing.error)
             return conclude(session, instruction.id, instruction, closing, aftermath)
         if instruction.turn != "active" and openings.is_behind(session, instruction):
             if policy_of(data, chat) == "reject":
@@ -163,7 +165,7 @@ class _Generation:
             if full is not None:
                 return full
         request = _request(session, chat, asked, route)
-        endpoint = endpoint_of(session, instruction, route.provider)
+        endpoint = endpoint_of(session, instruction, route.provider, route.llm)
         after = 0
         if mine is not None:
             attempt_id = mine.id
@@ -217,7 +219,7 @@ class _Generation:
         error: LLMChatLinkerError | None = None
         try:
             answer = wire(work.route.provider.kind).chat(
-                work.endpoint, work.request, call, on_delta if work.route.streams else None
+                work.endpoint, work.request, call, on_delta
             )
             if not came:
                 for delta in _whole(answer):
@@ -237,7 +239,7 @@ class _Generation:
             return Performed(answer, None, answer.usage, tail)
         said = Partial()
         said.add(delta_event(delta) for delta in came)
-        return Performed(said, error, Usage(), tail)
+        return Performed(said, error, call.usage or Usage(), tail)
 
     # --- settle ---------------------------------------------------------------------------------
 

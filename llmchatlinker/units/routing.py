@@ -46,11 +46,6 @@ class Route:
         found: dict[str, Any] = self.provider.settings.get("parameters") or {}
         return found | (self.llm.settings.get("parameters") or {})
 
-    @property
-    def streams(self) -> bool:
-        """Whether the answer is asked for in pieces."""
-        return bool(self.setting("stream", True))
-
     def setting(self, name: str, otherwise: Any) -> Any:
         """The LLM's setting, or else the provider's."""
         for settings in (self.llm.settings, self.provider.settings):

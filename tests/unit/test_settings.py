@@ -21,6 +21,7 @@ from llmchatlinker.settings import (
 
 NAMES = [item.name for item in fields(Settings)]
 DEFAULTS = Settings()
+CHOICES = {f.name: f.metadata["choices"] for f in fields(Settings) if f.metadata["choices"]}
 
 
 def example(name: str) -> tuple[str, Any]:
@@ -28,6 +29,8 @@ def example(name: str) -> tuple[str, Any]:
     default = getattr(DEFAULTS, name)
     if name == "database_url":
         return "postgresql://elsewhere/x", "postgresql://elsewhere/x"
+    if name in CHOICES:
+        return CHOICES[name][-1], CHOICES[name][-1]
     if isinstance(default, int):
         return str(default + 1), default + 1
     if isinstance(default, float):
@@ -175,3 +178,9 @@ def test_secrets_are_not_in_the_text_of_the_settings() -> None:
     shown = repr(settings) + str(settings)
 
     assert [secret for secret in ("Zq1", "Zq2", "Zq3", "Zq4") if secret in shown] == []
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_setting_with_choices_takes_no_other_value(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{PREFIX}{name.upper()} must be one of"):
+        Settings.from_environment({PREFIX + name.upper(): "something else"})
