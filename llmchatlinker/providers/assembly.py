@@ -100,17 +100,18 @@ class Assembly:
         """
         number = self._number(key, id, name)
         call = self._tool_calls[number]
-        first = call.id is None and call.name is None
-        call.id = call.id or (clean(id) if id else None)
-        call.name = call.name or (clean(name) if name else None)
+        new_id = clean(id) if id and call.id is None else None
+        new_name = clean(name) if name and call.name is None else None
+        call.id = call.id or new_id
+        call.name = call.name or new_name
         call.custom = call.custom or custom
         if not isinstance(arguments, str):
             arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
         piece = call.arguments.take(arguments)
-        if first and (call.id or call.name):
-            self._hand_on(Delta("tool_call", piece, number, call.id, call.name), empty=True)
-        else:
-            self._hand_on(Delta("tool_call", piece, number))
+        self._hand_on(
+            Delta("tool_call", piece, number, new_id, new_name),
+            empty=new_id is not None or new_name is not None,
+        )
 
     def finish(self, reason: Any) -> None:
         """The provider says why it stopped."""

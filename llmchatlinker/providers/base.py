@@ -72,8 +72,8 @@ class ChatAnswer:
 class Delta:
     """A piece of an answer as it arrives; the pieces of a kind, put together, are the whole.
 
-    ``text``: of the answer, of the reasoning, or of a tool call's arguments. A tool call's first piece
-    also carries its ``id`` and ``name``; ``index`` tells several calls of one answer apart.
+    ``text``: of the answer, of the reasoning, or of a tool call's arguments. A tool call's ``id`` and
+    ``name`` come once, with its first piece as a rule; ``index`` tells several calls apart.
     """
 
     kind: Literal["text", "reasoning", "tool_call"]

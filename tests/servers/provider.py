@@ -1,11 +1,11 @@
-"""A provider of our own: a real HTTP server that speaks OpenAI's wire, and misbehaves on demand.
+"""A provider of our own: a real HTTP server that speaks OpenAI's, Anthropic's and Ollama's wires,
+and misbehaves on demand.
 
 Each chat request takes the next script of a queue (``script``), or ``otherwise`` when the queue is
-empty: it echoes the question. Scripts are in ``tests/servers/scripts.py``. By hand::
+empty: it echoes the question, in pieces where that is asked for. Scripts are in
+``tests/servers/scripts.py``, the shapes in ``tests/servers/shapes.py``. By hand::
 
     python -m tests.servers.provider --port 12500
-
-The shapes are those of https://platform.openai.com/docs/api-reference/chat.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from tests.servers import HOST
+from tests.servers.shapes import CHATS, OLLAMA, OPENAI, Said, frames, is_streamed, whole
 
-CHAT = "/v1/chat/completions"
+CHAT = OPENAI
 MODELS = "/v1/models"
+TAGS = "/api/tags"
 PATIENCE = 20.0  # seconds that a waiting test is given
 _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends RST instead of FIN
 
@@ -41,12 +43,19 @@ class Request:
 
     @property
     def question(self) -> str:
-        """What the user said last."""
-        return str(self.body["messages"][-1]["content"])
+        """What the user said last; of parts their text."""
+        content = self.body["messages"][-1]["content"]
+        if isinstance(content, list):
+            content = " ".join(part["text"] for part in content if "text" in part)
+        return str(content)
 
 
 class Stopped(Exception):
     """The server is being stopped while a script runs."""
+
+
+class Left(Exception):
+    """The client has closed the connection while a script runs."""
 
 
 class Exchange:
@@ -55,7 +64,8 @@ class Exchange:
     def __init__(self, handler: _Handler, request: Request) -> None:
         self.request = request
         self._handler = handler
-        self._stopping = handler.server.provider.stopping
+        self._provider = handler.server.provider
+        self._chunked = False
 
     def respond(self, status: int, body: bytes, **headers: str) -> None:
         """A whole answer; ``headers`` with ``_`` for ``-``, beside Content-Length."""
@@ -69,21 +79,55 @@ class Exchange:
 
     def start(self, status: int, **headers: str) -> None:
         """Status and headers; the connection ends with the answer where its length is not said."""
+        self._chunked = headers.get("Transfer_Encoding") == "chunked"
         self._handler.send_response(status)
         for name, value in headers.items():
             self._handler.send_header(name.replace("_", "-"), value)
-        if "Content_Length" not in headers:
+        if "Content_Length" not in headers and not self._chunked:
             self._handler.close_connection = True
         self._handler.end_headers()
 
     def write(self, data: bytes) -> None:
-        """Raw bytes, at once."""
+        """Raw bytes, at once; behind ``start_stream`` as a chunk."""
+        if self._chunked:
+            data = b"%x\r\n%s\r\n" % (len(data), data)
         self._handler.wfile.write(data)
 
+    def start_stream(self) -> None:
+        """The headers of an answer in pieces, which ``end_stream`` ends."""
+        lines = self.request.path == OLLAMA
+        kind = "application/x-ndjson" if lines else "text/event-stream; charset=utf-8"
+        self.start(200, Content_Type=kind, Transfer_Encoding="chunked")
+
+    def end_stream(self) -> None:
+        """The end, behind which the connection may be used again."""
+        self._handler.wfile.write(b"0\r\n\r\n")
+        self._chunked = False
+
+    def say(self, said: Said, *, interval: float = 0.0) -> None:
+        """The answer as it was asked for: whole, or with ``interval`` seconds before each token."""
+        path, body = self.request.path, self.request.body
+        if not is_streamed(path, body):
+            self.respond_json(200, whole(path, body, said))
+            return
+        self.start_stream()
+        for frame in frames(path, body, said):
+            if interval and frame.is_token:
+                self.pause(interval)
+            self.write(frame.data)
+        self.end_stream()
+
     def pause(self, seconds: float) -> None:
-        """Wait; raises Stopped when the server is stopped meanwhile."""
-        if self._stopping.wait(seconds):
-            raise Stopped
+        """Wait; raises Stopped when the server is stopped meanwhile, Left when the client leaves."""
+        end = time.monotonic() + seconds
+        while True:
+            left = end - time.monotonic()
+            if self._provider.stopping.wait(max(0.0, min(left, 0.01))):
+                raise Stopped
+            if self._handler.client_has_left():
+                raise Left
+            if left <= 0:
+                return
 
     def hang_up(self, *, reset: bool = False) -> None:
         """Close the connection, whatever was promised; ``reset``: as a crash does."""
@@ -109,6 +153,7 @@ class ScriptedProvider:
         self._port = port
         self._scripts: deque[Script] = deque()
         self._requests: list[Request] = []
+        self._left: list[float] = []
         self._changed = threading.Condition()
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
@@ -117,8 +162,13 @@ class ScriptedProvider:
 
     @property
     def base_url(self) -> str:
-        """What ``api_endpoint`` takes."""
-        return f"http://{HOST}:{self._port}/v1"
+        """What ``api_endpoint`` takes, of kind ``openai``."""
+        return f"{self.root_url}/v1"
+
+    @property
+    def root_url(self) -> str:
+        """What ``api_endpoint`` takes, of the other kinds."""
+        return f"http://{HOST}:{self._port}"
 
     def script(self, *scripts: Script) -> None:
         """How the next chat requests are answered, one script each."""
@@ -134,7 +184,7 @@ class ScriptedProvider:
     @property
     def calls(self) -> list[Request]:
         """The requests for an answer of an LLM."""
-        return [request for request in self.requests if request.path == CHAT]
+        return [request for request in self.requests if request.path in CHATS]
 
     @property
     def connections(self) -> int:
@@ -145,10 +195,30 @@ class ScriptedProvider:
         """Return once that many chat requests have come; TimeoutError after 20 s."""
         with self._changed:
             arrived = self._changed.wait_for(
-                lambda: sum(request.path == CHAT for request in self._requests) >= count, PATIENCE
+                lambda: sum(request.path in CHATS for request in self._requests) >= count, PATIENCE
             )
         if not arrived:
             raise TimeoutError(f"{len(self.calls)} of {count} calls came within {PATIENCE} s")
+
+    def wait_for_leaving(self, count: int = 1) -> float:
+        """Return once that many clients have left in the middle; when the last of these did, by
+        ``time.monotonic``. A script notices while it pauses or writes."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._left) >= count, PATIENCE):
+                raise TimeoutError(f"{len(self._left)} of {count} clients left within {PATIENCE} s")
+            return self._left[count - 1]
+
+    @property
+    def left(self) -> int:
+        """How many clients have closed their connection in the middle of a script."""
+        with self._changed:
+            return len(self._left)
+
+    def note_left(self) -> None:
+        """For the server: a client has gone."""
+        with self._changed:
+            self._left.append(time.monotonic())
+            self._changed.notify_all()
 
     # --- its life -------------------------------------------------------------------------------
 
@@ -181,6 +251,10 @@ class ScriptedProvider:
         self.stop()
 
     def _list_models(self, exchange: Exchange) -> None:
+        if exchange.request.path == TAGS:
+            tags = [{"name": name, "model": name} for name in self.models]
+            exchange.respond_json(200, {"models": tags})
+            return
         models = [{"id": name, "object": "model"} for name in self.models]
         exchange.respond_json(200, {"object": "list", "data": models})
 
@@ -189,41 +263,21 @@ class ScriptedProvider:
         with self._changed:
             self._requests.append(request)
             self._changed.notify_all()
-            if request.path == MODELS and request.method == "GET":
+            if request.path.partition("?")[0] in (MODELS, TAGS) and request.method == "GET":
                 return self.models_script
-            if request.path != CHAT or request.method != "POST":
+            if request.path not in CHATS or request.method != "POST":
                 return lambda exchange: exchange.respond_json(404, {"error": {"message": "no"}})
             return self._scripts.popleft() if self._scripts else self.otherwise
 
 
 def completion(request: Request, text: str | None, **message: Any) -> dict[str, Any]:
-    """The document of a whole answer; ``message``: further fields of the assistant's message."""
-    prompt = sum(len(str(item["content"]).split()) for item in request.body["messages"])
-    words = len((text or "").split())
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": request.body["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text} | message,
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": prompt,
-            "completion_tokens": words,
-            "total_tokens": prompt + words,
-        },
-    }
+    """OpenAI's document of a whole answer; ``message``: further fields of the message."""
+    return whole(OPENAI, request.body, Said(text, more=message))
 
 
 def echo(exchange: Exchange) -> None:
     """Say what the user said; tokens are counted as words."""
-    request = exchange.request
-    exchange.respond_json(200, completion(request, f"You said: {request.question}"))
+    exchange.say(Said(f"You said: {exchange.request.question}"))
 
 
 class _Server(ThreadingHTTPServer):
@@ -272,10 +326,21 @@ class _Handler(BaseHTTPRequestHandler):
         script = self.server.provider.next_script(request)
         try:
             script(Exchange(self, request))
-        except (OSError, Stopped):
+        except (OSError, Stopped, Left) as ended:
             self.close_connection = True
+            if not isinstance(ended, Stopped):
+                self.server.provider.note_left()
 
     do_GET = do_POST = _handle
+
+    def client_has_left(self) -> bool:
+        """Whether the other side has closed the connection."""
+        try:
+            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def log_message(self, format: str, *args: object) -> None:
         """Tests look at ``requests`` instead."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import threading
-from typing import Any
+from typing import Any, Literal
 
 from tests.servers.provider import Exchange, Script, completion, echo
+from tests.servers.shapes import Said, openai_chunk
 
 __all__ = ["echo"]  # what is here beside what is defined here
 
@@ -18,16 +19,46 @@ PAGE = b"<!doctype html><title>502 Bad Gateway</title><h1>nginx</h1>"
 
 
 def answer(text: str | None, *, usage: bool = True, finish: str = "stop", **message: Any) -> Script:
-    """A fixed text; ``message``: further fields of the message, such as tool_calls."""
+    """A fixed text, as it was asked for; ``message``: further fields, such as tool_calls."""
+    calls = message.pop("tool_calls", None) or []
+    said = Said(text, message.pop("reasoning_content", None), calls, finish, usage, message)
+    return lambda exchange: exchange.say(said)
+
+
+def slow(tokens: int, per_second: float) -> Script:
+    """That many words, so many a second: ``0 1 2 …``, in pieces where that is asked for."""
+    said = Said(" ".join(map(str, range(tokens))))
+    return lambda exchange: exchange.say(said, interval=1 / per_second)
+
+
+def stream(*steps: bytes | float, ending: Literal["end", "reset", "stall"] = "end") -> Script:
+    """Any pieces of a stream, as they are; a number is a pause of so many seconds.
+
+    ``ending``: the connection ends as it should, is reset, or stays open in silence.
+    """
 
     def run(exchange: Exchange) -> None:
-        whole = completion(exchange.request, text, **message)
-        whole["choices"][0]["finish_reason"] = finish
-        if not usage:
-            del whole["usage"]
-        exchange.respond_json(200, whole)
+        exchange.start_stream()
+        for step in steps:
+            if isinstance(step, bytes):
+                exchange.write(step)
+            else:
+                exchange.pause(step)
+        if ending == "stall":
+            exchange.pause(3_600)
+        elif ending == "reset":
+            exchange.hang_up(reset=True)
+        else:
+            exchange.end_stream()
 
     return run
+
+
+def endless_stream(exchange: Exchange) -> None:
+    """Pieces without an end, on OpenAI's wire, as fast as they can be read."""
+    exchange.start_stream()
+    while True:
+        exchange.write(openai_chunk({"content": "and on "}) * 1_000)
 
 
 def document(value: Any, status: int = 200) -> Script:
