@@ -31,6 +31,7 @@ from llmchatlinker.results.reading import Meta
 from llmchatlinker.results.result import InstructionResult
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings
+from llmchatlinker.streaming.responses import AsyncResponseStream, follow, submit_stream, waker
 
 Result = TypeVar("Result")
 
@@ -112,6 +113,36 @@ class AsyncLLMChatLinkerClient(InstructionMethods[Coroutine[Any, Any, Envelope]]
             after = envelope["data"].get("next")
             if after is None:
                 return
+
+    async def stream(
+        self,
+        *,
+        user_id: int | None = None,
+        chat_id: int | None = None,
+        llm_id: int | None = None,
+        user_input: str | list[Any] | None = None,
+        message_id: int | None = None,
+        **more: Any,
+    ) -> AsyncResponseStream:
+        """``LLMChatLinkerClient.stream``, to await; the events come by ``async for``."""
+        if self._closed:
+            raise RuntimeError("This AsyncLLMChatLinkerClient is closed.")
+        asked = {"user_id": user_id, "chat_id": chat_id, "llm_id": llm_id, "user_input": user_input}
+        asked |= {"message_id": message_id} | more
+        some = asyncio.Event()
+        wake = waker(asyncio.get_running_loop(), some)
+        return AsyncResponseStream(
+            await self._threads.run(partial(submit_stream, asked, wake)), some
+        )
+
+    async def follow(
+        self, instruction_id: str, *, starting_after: int = 0, snapshot: bool = False
+    ) -> AsyncResponseStream:
+        """``LLMChatLinkerClient.follow``, to await; it takes no thread."""
+        some = asyncio.Event()
+        wake = waker(asyncio.get_running_loop(), some)
+        follower = follow(instruction_id, wake, after=starting_after, snapshot=snapshot)
+        return await AsyncResponseStream(follower, some).opened()
 
     async def aclose(self) -> None:
         """Submit nothing any more. What is submitted, or about to be, goes on and can be awaited."""

@@ -9,6 +9,7 @@ nothing below it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from llmchatlinker.instructions import InstructionType
 from llmchatlinker.message_queue import run
 from llmchatlinker.orchestrator import submit
 from llmchatlinker.results.result import InstructionResult
+from llmchatlinker.streaming.responses import ResponseStream, follow, submit_stream
 
 
 class LLMChatLinkerClient(InstructionMethods[Envelope]):
@@ -50,3 +52,38 @@ class LLMChatLinkerClient(InstructionMethods[Envelope]):
             after = envelope["data"].get("next")
             if after is None:
                 return
+
+    def stream(
+        self,
+        *,
+        user_id: int | None = None,
+        chat_id: int | None = None,
+        llm_id: int | None = None,
+        user_input: str | list[Any] | None = None,
+        message_id: int | None = None,
+        **more: Any,
+    ) -> ResponseStream:
+        """Generate an answer and yield its events as the LLM produces them.
+
+        Takes what ``generate_llm_response`` takes, by keyword; with ``message_id``, what
+        ``regenerate_llm_response`` takes. Submits at once, and raises what ``submit`` raises; what is
+        refused later comes as the event ``response.failed``.
+        """
+        some = threading.Event()
+        asked = {"user_id": user_id, "chat_id": chat_id, "llm_id": llm_id, "user_input": user_input}
+        return ResponseStream(
+            submit_stream(asked | {"message_id": message_id} | more, some.set), some
+        )
+
+    def follow(
+        self, instruction_id: str, *, starting_after: int = 0, snapshot: bool = False
+    ) -> ResponseStream:
+        """The events of a generation that anybody submitted: during it or after, from any process.
+
+        ``starting_after``: the number of the last event that is known already. ``snapshot``: what
+        there is by now comes as one event, ``response.snapshot``. Raises NotFound for an id of nobody,
+        InvalidData for what is no generation, and Unavailable when PostgreSQL can't be reached.
+        """
+        some = threading.Event()
+        follower = follow(instruction_id, some.set, after=starting_after, snapshot=snapshot)
+        return ResponseStream(follower, some).opened()

@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.fixtures.brokers",
     "tests.fixtures.cycles",
     "tests.fixtures.scenes",
+    "tests.fixtures.streams",
     "tests.fixtures.wires",
     "tests.fixtures.outages",
     "tests.fixtures.workers",

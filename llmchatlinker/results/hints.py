@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import deque
 from typing import Any
 
@@ -26,8 +27,12 @@ WAITING = 10_000
 PUSHED_BYTES = 16_777_216
 #: Milliseconds after which a push that nobody took is thrown away; transient.
 PUSH = {"expiration": "30000", "delivery_mode": 1}
+HINT: dict[str, Any] = {}
 #: Seconds before another try, after the broker was gone.
 PAUSE = 1.0
+
+#: The queue, the body, and the message's properties.
+Letter = tuple[str, bytes, dict[str, Any]]
 
 
 class HintPublisher:
@@ -37,6 +42,7 @@ class HintPublisher:
         self._hints: deque[tuple[str, bytes]] = deque(maxlen=WAITING)
         self._pushes: deque[tuple[str, bytes]] = deque()
         self._pushed_bytes = 0
+        self._in_hand: Letter | None = None
         self._some = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -69,12 +75,14 @@ class HintPublisher:
 
     def _run(self) -> None:
         while True:
+            tried_at = time.monotonic()
             try:
                 self._publish_for_ever()
             except Exception as error:
                 # The worker's own connection reports the outage; hints wait, and old ones go.
                 logger.debug("Hints can't be published just now: %r", error)
-                threading.Event().wait(PAUSE)
+                if time.monotonic() - tried_at < PAUSE:
+                    threading.Event().wait(PAUSE)
 
     def _publish_for_ever(self) -> None:
         # No heartbeats: nobody would answer them while there is nothing to publish.
@@ -82,20 +90,29 @@ class HintPublisher:
             heartbeat=0, transport_options={"confirm_publish": False}
         ) as connection:
             channel: Any = connection.default_channel
+            # What could not be published goes first, once: it is why there is a new connection.
+            again = self._in_hand is not None
+            letter, self._in_hand = self._in_hand or self._next(), None
             while True:
-                self._some.wait()
-                self._some.clear()
-                while (found := self._next()) is not None:
-                    queue, body, properties = found
+                while letter is not None:
+                    queue, body, properties = letter
                     message = channel.prepare_message(
                         body, content_type="application/json", properties=properties
                     )
-                    # The default exchange: straight into the queue of that name, or nowhere.
-                    channel.basic_publish(message, exchange="", routing_key=queue)
+                    try:
+                        # The default exchange: straight into the queue of that name, or nowhere.
+                        channel.basic_publish(message, exchange="", routing_key=queue)
+                    except Exception:
+                        self._in_hand = None if again else letter
+                        raise
+                    letter, again = self._next(), False
+                self._some.wait()
+                self._some.clear()
+                letter = self._next()
 
-    def _next(self) -> tuple[str, bytes, dict[str, Any] | None] | None:
+    def _next(self) -> Letter | None:
         if self._hints:
-            return *self._hints.popleft(), None
+            return *self._hints.popleft(), HINT
         with self._lock:
             if not self._pushes:
                 return None

@@ -135,10 +135,10 @@ class Writer:
                 queues = pushes().queues(stream.instruction_id)
                 due_at = 0.0 if queues is None or queues else time.monotonic() + INTERVAL
                 stream._fresh = False
-            self._dirty[stream] = None
-            if due_at < self._due_at:
+            if not self._dirty or due_at < self._due_at:
                 self._due_at = due_at
                 self._changed.notify_all()
+            self._dirty[stream] = None
 
     def start(self) -> None:
         """See that the thread runs."""
@@ -234,10 +234,9 @@ class Writer:
 
     def _again(self, streams: Sequence[Stream], pause: float = INTERVAL) -> None:
         with self._changed:
-            for stream in streams:
-                if stream._open:
-                    self._dirty[stream] = None
-                    self._due_at = min(self._due_at, time.monotonic() + pause)
+            due_at = time.monotonic() + pause
+            self._due_at = min(self._due_at, due_at) if self._dirty else due_at
+            self._dirty.update(dict.fromkeys(stream for stream in streams if stream._open))
 
     def _one_by_one(self, streams: Sequence[Stream]) -> None:
         """One of them can't be stored. It is left to its own transaction; the others go on."""
