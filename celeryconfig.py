@@ -75,10 +75,8 @@ event_serializer = "json"
 # The backend is llmchatlinker.results.backend.PostgresBackend; the app itself says so.
 # One backend and one pool for all threads; Celery makes one per thread otherwise.
 result_backend_thread_safe = True
-# Stages return an id to the next stage; the result is the row's outcome, and `store` makes it final.
-task_ignore_result = True
-# But a failure of Celery's own must reach the backend, or the id would never become final.
-task_store_errors_even_if_ignored = True
+# That a stage's result is ignored, and its failure is not, stands with the stages
+# (workers/base.py): other tasks on this app keep their results, as Celery's users expect.
 
 # --- workers ------------------------------------------------------------------------------------
 

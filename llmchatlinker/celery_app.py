@@ -18,6 +18,7 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from kombu import pools
 
+from llmchatlinker import delays
 from llmchatlinker.errors import StartFailed
 from llmchatlinker.settings import get_settings
 
@@ -73,11 +74,36 @@ class App(Celery):
     """
 
     backend_cls = "llmchatlinker.results.backend:PostgresBackend"
+    control_cls = "llmchatlinker.cancels:CancellingControl"
 
     @cached_property
     def AsyncResult(self) -> Any:
         """``celery.app.base.Celery.AsyncResult``, but of our class."""
-        return self.subclass_with_self("llmchatlinker.results.result:InstructionResult")
+        return self.subclass_with_self(
+            "llmchatlinker.results.result:InstructionResult", reverse="AsyncResult"
+        )
+
+    def subclass_with_self(self, Class: Any, *args: Any, **kwargs: Any) -> Any:
+        """Celery's; but what is pickled comes back with this app, not with the process's current one."""
+        made = super().subclass_with_self(Class, *args, **kwargs)
+        if not kwargs.get("keep_reduce"):
+            path = kwargs.get("reverse") or made.__bases__[0].__name__
+            made.__reduce__ = lambda thing: (_of_this_app, (path, thing.__reduce_args__()))
+        return made
+
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: Any = None,
+        eta: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Celery's; what is delayed finds the queues to wait in."""
+        if countdown or eta:
+            delays.declare(self)
+        return super().send_task(name, args, kwargs, countdown=countdown, eta=eta, **options)
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         """A connection to consume from."""
@@ -96,6 +122,10 @@ class App(Celery):
             pool.force_close_all()
         self._pool: Any = None
         self.amqp._producer_pool = None
+
+
+def _of_this_app(path: str, args: tuple[Any, ...]) -> Any:
+    return getattr(app, path)(*args)
 
 
 # Not the current app of the process: a client may well have a Celery app of its own.

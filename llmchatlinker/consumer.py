@@ -10,8 +10,8 @@ Overridden of ``celery/worker/consumer/consumer.py``:
 * ``on_unknown_message``, ``on_unknown_task``, ``on_invalid_task`` reject, but log body and headers;
 * ``on_send_event_buffered`` publishes a message of events for every single one of them; here they
   are collected, which saves a fifth of a worker's time;
-* the step ``DelayedDelivery`` declares 28 queues for countdowns on quorum queues: nothing here is
-  ever published with a countdown, waiting is a row in the database.
+* the step ``DelayedDelivery`` declares 28 queues for countdowns on quorum queues: no instruction is
+  ever published with a countdown, waiting is a row in the database (``delays.py`` has the rest).
 """
 
 from __future__ import annotations

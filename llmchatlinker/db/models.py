@@ -399,13 +399,17 @@ class Waiter(Base):
 
 
 class TaskResult(Base):
-    """The result of a Celery task that is no instruction, and of a saved group (``group:<id>``)."""
+    """The result of a Celery task that is no instruction, and of a saved group (``group:<id>``).
+
+    ``result`` and ``meta`` are JSON as Celery writes it. No JSONB: that refuses NUL and lone surrogates,
+    and a result that can't be stored would never come.
+    """
 
     __tablename__ = "task_results"
 
     task_id: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[str]
-    result: Mapped[Any | None] = mapped_column(Json)
+    result: Mapped[str | None]
     traceback: Mapped[str | None]
-    meta: Mapped[dict[str, Any] | None]
+    meta: Mapped[str | None]
     date_done: Mapped[datetime] = mapped_column(server_default=func.now())

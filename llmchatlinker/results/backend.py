@@ -24,21 +24,21 @@ from celery import states
 from celery.backends.base import BaseBackend
 from celery.result import result_from_tuple
 from kombu.exceptions import KombuError
-from sqlalchemy import delete, func
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from vine import promise
 
-from llmchatlinker.db.models import Instruction, TaskResult
 from llmchatlinker.db.sessions import database
-from llmchatlinker.errors import Cancelled, InternalError, NotFound, ResultTimeout
+from llmchatlinker.errors import InternalError, NotFound, ResultTimeout
 from llmchatlinker.ids import as_instruction_id
+from llmchatlinker.results import tasks
+from llmchatlinker.results.chords import GROUP, part_returned
 from llmchatlinker.results.reading import Meta, end, read
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-GROUP = "group:"
+#: What of a task's meta has a column; the rest is kept beside.
+COLUMNS = ("status", "result", "traceback", "date_done")
 #: Seconds between two calls of ``on_interval``; Celery's own default.
 DEFAULT_INTERVAL = 0.5
 
@@ -48,6 +48,10 @@ class PostgresBackend(BaseBackend):
 
     supports_native_join = True
     persistent = True
+
+    def __reduce__(self, args: Any = (), kwargs: Any = None) -> Any:
+        """A result that is pickled comes back with the app's backend, and not with a second one."""
+        return (_backend, ())
 
     def as_uri(self, include_password: bool = False) -> str:
         """The database's address."""
@@ -101,12 +105,14 @@ class PostgresBackend(BaseBackend):
         store_result: bool = True,
         state: str = states.REVOKED,
     ) -> None:
-        """A revoked or expired stage: the outcome if there is one, ``cancelled`` if not."""
+        """A revoked or expired stage: a call that is going on keeps what has come of it."""
+        from llmchatlinker.cancels import revoke  # which publishes, and so needs this package
+
         instruction_id = _instruction_of(task_id, request)
         if instruction_id is None:
             super().mark_as_revoked(task_id, reason, request, store_result, state)
         else:
-            end(instruction_id, Cancelled())
+            revoke(instruction_id)
 
     def _store_result(
         self,
@@ -118,30 +124,47 @@ class PostgresBackend(BaseBackend):
         **kwargs: Any,
     ) -> None:
         meta = self._get_result_meta(result=None, state=state, traceback=None, request=request)
-        _upsert(task_id, state, result, traceback, {"children": meta.get("children") or []})
+        kept = {key: value for key, value in meta.items() if key not in COLUMNS}
+        tasks.keep(task_id, state, result, traceback, kept)
 
     def _save_group(self, group_id: str, result: Any) -> Any:
-        _upsert(GROUP + group_id, states.SUCCESS, result.as_tuple(), None, {})
+        tasks.keep(
+            GROUP + group_id,
+            states.SUCCESS,
+            result.as_tuple(),
+            None,
+            {},
+            anew=True,
+            patience=_patience(),
+        )
         return result
 
     def _delete_group(self, group_id: str) -> None:
-        self._forget(GROUP + group_id)
+        tasks.remove(GROUP + group_id, _patience())
 
     def _forget(self, task_id: str) -> None:
         """Remove the result. An instruction that is not final is still work, and stays."""
         instruction_id = as_instruction_id(task_id)
+        if instruction_id is None:
+            tasks.remove(task_id, _patience())
+            return
+        statement = "DELETE FROM instructions WHERE id = %(id)s AND final_at IS NOT NULL"
+        database().statement(statement, {"id": str(instruction_id)}, patience=_patience())
 
-        def work(session: Session) -> None:
-            if instruction_id is None:
-                session.execute(delete(TaskResult).where(TaskResult.task_id == task_id))
-            else:
-                session.execute(
-                    delete(Instruction).where(
-                        Instruction.id == instruction_id, Instruction.final_at.is_not(None)
-                    )
-                )
+    def cleanup(self) -> None:
+        """What the task ``celery.backend_cleanup`` does: results of other tasks expire."""
+        if self.expires:
+            tasks.remove_older(self.expires)
 
-        database().run(work, patience=get_settings().client_patience)
+    # --- chords ---------------------------------------------------------------------------------
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Keep the header's group; its last part starts the body (``chords.py``)."""
+        self.app.GroupResult(*header_result_args).save(backend=self)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """A part of a chord's header has ended."""
+        part_returned(self, request)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -173,6 +196,8 @@ class PostgresBackend(BaseBackend):
 
         ``interval``: seconds between two calls of ``on_interval``; nobody polls.
         """
+        if not _listens(on_interval):
+            on_interval = None
         for _, meta in self.get_many([task_id], timeout, interval, on_interval=on_interval):
             return meta
         raise AssertionError("get_many yields every id or raises")
@@ -187,10 +212,10 @@ class PostgresBackend(BaseBackend):
         on_interval: Callable[[], object] | None = None,
         max_iterations: int | None = None,
     ) -> Iterator[tuple[str, Meta]]:
-        """Yield each id with its meta as it becomes final."""
+        """Yield each id with its meta as it becomes final. ``max_iterations``: look once, and return."""
         waiting = dict.fromkeys(task_ids)
-        if timeout is not None and timeout <= 0:
-            yield from self._at_once(list(waiting))
+        if max_iterations or (timeout is not None and timeout <= 0):
+            yield from self._at_once(list(waiting), on_message, give_up=not max_iterations)
             return
         arrived: SimpleQueue[tuple[str, Meta]] = SimpleQueue()
         callbacks = {task_id: partial(_put, arrived, task_id) for task_id in waiting}
@@ -219,15 +244,24 @@ class PostgresBackend(BaseBackend):
             for task_id in waiting:
                 wakeups().leave(task_id, callbacks[task_id])
 
-    def _at_once(self, task_ids: list[str]) -> Iterator[tuple[str, Meta]]:
-        """What is there now; ResultTimeout for what is not."""
+    def _at_once(
+        self,
+        task_ids: list[str],
+        on_message: Callable[[Meta], object] | None,
+        *,
+        give_up: bool,
+    ) -> Iterator[tuple[str, Meta]]:
+        """What is there now; to give up is to raise ResultTimeout for what is not."""
         late: list[str] = []
         for task_id, meta in read(task_ids).items():
-            if meta["ended"]:
-                yield task_id, self.understood(task_id, meta)
-            else:
+            if not meta["ended"]:
                 late.append(task_id)
-        if late:
+                continue
+            meta = self.understood(task_id, meta)
+            if on_message is not None:
+                on_message(meta)
+            yield task_id, meta
+        if late and give_up:
             raise _too_late(late, 0)
 
     def last_look(self, task_ids: list[str], timeout: float | None) -> tuple[str, Meta]:
@@ -243,6 +277,12 @@ class PostgresBackend(BaseBackend):
             raise _never_submitted(task_id)
         decoded: Meta = self.meta_from_decoded(meta) | {"task_id": task_id}
         return decoded
+
+
+def _backend() -> Any:
+    from llmchatlinker.celery_app import app
+
+    return app.backend
 
 
 def _too_late(task_ids: list[str], timeout: float | None) -> ResultTimeout:
@@ -275,16 +315,18 @@ def _never_submitted(task_id: str) -> NotFound:
     )
 
 
-def _upsert(task_id: str, status: str, result: Any, traceback: str | None, meta: Meta) -> None:
-    values = {"status": status, "result": result, "traceback": traceback, "meta": meta}
-    statement = insert(TaskResult).values(task_id=task_id, **values)
-    statement = statement.on_conflict_do_update(
-        index_elements=["task_id"],
-        set_=values | {"date_done": func.now()},
-        # A task that is delivered twice keeps its first end (celery/backends/database does too).
-        where=TaskResult.status != states.SUCCESS,
-    )
-    database().run(lambda session: session.execute(statement))
+def _listens(on_interval: Callable[[], object] | None) -> bool:
+    """Whether anybody would hear it: ``AsyncResult.get`` hands over a promise in any case.
+
+    A thousand waiting threads would wake twice a second for nothing.
+    """
+    if isinstance(on_interval, promise):
+        return on_interval.fun is not None or bool(on_interval.listeners)
+    return on_interval is not None
+
+
+def _patience() -> float:
+    return get_settings().client_patience
 
 
 def _instruction_of(task_id: str, request: Any) -> uuid.UUID | None:

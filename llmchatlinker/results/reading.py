@@ -8,16 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from celery import states
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import TaskResult, Waiter
+from llmchatlinker.db.models import Waiter
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import restored
 from llmchatlinker.errors import DeadlineExceeded, LLMChatLinkerError
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.outcomes import finalise
+from llmchatlinker.results import tasks
 from llmchatlinker.settings import get_settings
 
 #: What Celery calls "meta": status, result, … and, of ours, ``known`` (the id was submitted) and
@@ -39,36 +38,33 @@ def read(task_ids: Sequence[str]) -> dict[str, Meta]:
     Raises Unavailable when PostgreSQL does not answer within the client's patience.
     """
     found: dict[str, Meta] = {}
-    instructions: dict[str, str] = {}
-    others: list[str] = []
+    instructions: dict[str, list[str]] = {}  # one id may be waited for in several spellings
+    others: dict[str, str] = {}
     for task_id in task_ids:
         instruction_id = as_instruction_id(task_id)
-        found[task_id] = _not_there(never_submitted=instruction_id is not None)
-        if instruction_id is None:
-            others.append(task_id)
-        else:
-            instructions[str(instruction_id)] = task_id
+        text = str(task_id)
+        if instruction_id is not None:
+            instructions.setdefault(str(instruction_id), []).append(task_id)
+        elif tasks.is_storable(text):
+            others[text] = task_id
+        found[task_id] = _not_there(never_submitted=text not in others)
     patience = get_settings().client_patience
     if others:
-        found |= database().run(lambda session: _other_tasks(session, others), patience=patience)
+        there = tasks.read_tasks(list(others), patience)
+        found |= {others[text]: meta for text, meta in there.items()}
     if not instructions:
         return found
     late: list[str] = []
     values = {"ids": list(instructions)}
     for row in database().statement(_INSTRUCTIONS, values, patience=patience):
-        found[instructions[row[0]]] = _instruction_meta(*row[:4])
+        found |= {task_id: _instruction_meta(*row[:4]) for task_id in instructions[row[0]]}
         if row[4]:
             late.append(row[0])
     if late:
         for text in late:
             end(uuid.UUID(text), DeadlineExceeded(), patience=patience)
-        return found | read([instructions[text] for text in late])
+        return found | read([task_id for text in late for task_id in instructions[text]])
     return found
-
-
-def _other_tasks(session: Session, task_ids: Sequence[str]) -> dict[str, Meta]:
-    rows = session.scalars(select(TaskResult).where(TaskResult.task_id.in_(task_ids)))
-    return {row.task_id: _task_meta(row) for row in rows}
 
 
 def end(
@@ -123,15 +119,3 @@ def _instruction_meta(
         "known": True,
         "ended": final,
     }
-
-
-def _task_meta(row: TaskResult) -> Meta:
-    return {
-        "status": row.status,
-        "result": row.result,
-        "traceback": row.traceback,
-        "date_done": row.date_done.isoformat(),
-        "task_id": row.task_id,
-        "known": True,
-        "ended": row.status in states.READY_STATES,
-    } | (row.meta or {})

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery.result import AsyncResult
 
-from llmchatlinker.celery_app import app
+from llmchatlinker.celery_app import app as our_app
 from llmchatlinker.envelope import Envelope
 from llmchatlinker.results.reading import Meta
 
@@ -19,10 +19,15 @@ class InstructionResult(AsyncResult):
     the waiting itself: ResultTimeout, NotFound for an id that was never submitted, Unavailable.
     """
 
-    def __init__(self, id: str, *args: Any, **kwargs: Any) -> None:
-        if self.app is None:
-            kwargs.setdefault("app", app)
-        super().__init__(id, *args, **kwargs)
+    def __init__(
+        self,
+        id: str,
+        backend: Any = None,
+        task_name: str | None = None,
+        app: Any = None,
+        parent: Any = None,
+    ) -> None:
+        super().__init__(id, backend, task_name, app or self.app or our_app, parent)
 
     def get(
         self,
@@ -30,14 +35,14 @@ class InstructionResult(AsyncResult):
         propagate: bool = True,
         interval: float | None = None,
         no_ack: bool = True,
-        follow_parents: bool = False,
+        follow_parents: bool = True,
         callback: Callable[[str, Any], object] | None = None,
         on_message: Callable[[Any], object] | None = None,
         on_interval: Callable[[], object] | None = None,
         disable_sync_subtasks: bool = True,
         **kwargs: Any,
     ) -> Envelope:
-        """Wait for the envelope. ``interval``: seconds between two looks (default: growing)."""
+        """Wait for the envelope. ``interval``: seconds until ``on_interval`` is called; nobody polls."""
         envelope: Envelope = super().get(
             timeout=timeout,
             propagate=propagate,
@@ -51,6 +56,21 @@ class InstructionResult(AsyncResult):
             **kwargs,
         )
         return envelope
+
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: Any = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Cancel the instruction, from any process; ``terminate`` means the same.
+
+        A generation keeps what was generated so far, and ends with the code ``cancelled`` once its
+        call is broken off, within a second. What has ended stays as it is. Raises Unavailable.
+        """
+        self.app.control.revoke(self.id, connection=connection, terminate=terminate)
 
     def received(self, meta: Meta) -> Envelope:
         """What ``get`` makes of a meta that has arrived; for who waits in another way."""

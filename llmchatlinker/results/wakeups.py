@@ -4,7 +4,8 @@ Whoever waits registers an id and a function to call. The reader thread looks at
 
 * the ids that were just hinted, or that nobody would hint to this process (all in one query),
 * every id that is waited for, each ``fallback_interval`` seconds: that covers lost hints,
-* every id, at short intervals that grow, while there is no reply queue (embedded mode, no broker).
+* every id, at short intervals that grow, while there is no reply queue (embedded mode, no broker),
+* the ids of Celery tasks that are no instructions, at such intervals always: nobody hints their ends.
 
 So a thousand waiting threads need one connection to PostgreSQL.
 """
@@ -22,6 +23,7 @@ from copy import deepcopy
 from typing import Any
 
 from llmchatlinker.errors import Unavailable
+from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.results import reading
 from llmchatlinker.results.replies import Replies
 from llmchatlinker.settings import get_settings
@@ -56,6 +58,10 @@ class Wakeups:
         self._early: OrderedDict[str, bool] = OrderedDict()
         self._look_at = math.inf
         self._pause = 0.0
+        #: Ids whose ends are not hinted, when to look for them, and how long to pause then.
+        self._unhinted: set[str] = set()
+        self._poll_at = math.inf
+        self._poll_pause = 0.0
         self._thread: threading.Thread | None = None
         self.replies = Replies(self._hinted, self._look_for_all)
 
@@ -75,7 +81,11 @@ class Wakeups:
         """Call ``on_ready`` with the id's meta once it is ready, or known to be nobody's."""
         with self._changed:
             self._waiting.setdefault(task_id, []).append(on_ready)
-            if task_id not in self._submitted:
+            if as_instruction_id(task_id) is None:
+                self._unhinted.add(task_id)
+                self._poll_at = time.monotonic()
+                self._poll_pause = get_settings().poll_interval
+            elif task_id not in self._submitted:
                 self._foreign.add(task_id)
             if not self._submitted.get(task_id, False) or task_id in self._early:
                 self._due.add(task_id)
@@ -132,11 +142,17 @@ class Wakeups:
                     self._look_at = now + self._interval()
                     self._due.clear()
                     return list(self._waiting)
+                if self._unhinted and now >= self._poll_at:
+                    self._poll_at = now + self._poll_pause
+                    longest = get_settings().poll_interval_max
+                    self._poll_pause = min(self._poll_pause * GROWTH, longest)
+                    self._due.update(self._unhinted)
                 if self._due:
                     found = [task_id for task_id in self._due if task_id in self._waiting]
                     self._due.clear()
                     return found
-                self._changed.wait(self._look_at - now if self._waiting else None)
+                next_at = min(self._look_at, self._poll_at)
+                self._changed.wait(next_at - now if self._waiting else None)
 
     def _interval(self) -> float:
         settings = get_settings()
@@ -149,6 +165,7 @@ class Wakeups:
     def _postpone(self) -> None:
         with self._changed:
             self._look_at = time.monotonic() + get_settings().poll_interval_max
+            self._poll_at = max(self._poll_at, self._look_at)
 
     def _look(self, task_ids: Sequence[str]) -> None:
         self._deliver(self._read(task_ids))
@@ -180,10 +197,13 @@ class Wakeups:
         self._waiting.pop(task_id, None)
         self._due.discard(task_id)
         self._foreign.discard(task_id)
+        self._unhinted.discard(task_id)
         self._submitted.pop(task_id, None)
         self._early.pop(task_id, None)
         if not self._waiting:
             self._look_at = math.inf
+        if not self._unhinted:
+            self._poll_at = math.inf
 
 
 def _remember(memory: OrderedDict[str, bool], task_id: str, value: bool) -> None:

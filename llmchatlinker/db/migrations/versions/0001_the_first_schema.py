@@ -192,13 +192,9 @@ def upgrade() -> None:
         "task_results",
         sa.Column("task_id", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
-        sa.Column(
-            "result", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True
-        ),
+        sa.Column("result", sa.Text(), nullable=True),
         sa.Column("traceback", sa.Text(), nullable=True),
-        sa.Column(
-            "meta", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True
-        ),
+        sa.Column("meta", sa.Text(), nullable=True),
         sa.Column(
             "date_done",
             postgresql.TIMESTAMP(timezone=True),
