@@ -198,8 +198,14 @@ class Follower:
         self._behind = False
         if self._gathered is not None and not self._ended:
             self._show_gathered()
-        if found.outcome is not None and not self._ended:
-            self._end(found.outcome, found.last + 1)
+        if found.outcome is None or self._ended:
+            return False
+        if found.last >= self._next:
+            return True  # the rest was stored between the two queries
+        self._ended = True
+        if found.last + 1 == self._next or self._took_some:
+            # Nobody stored how it ended: everybody derives the same from the outcome.
+            self._append(self._next, ending(found.outcome))
         return False
 
     def _take(self, events: list[Event]) -> None:
@@ -244,12 +250,6 @@ class Follower:
         empty = {"text": "", "reasoning": None, "tool_calls": None}
         self._append(through, {"type": SNAPSHOT, **empty, **message})
         self._next = through + 1
-
-    def _end(self, outcome: dict[str, Any], number: int) -> None:
-        """It ended and nobody stored how: everybody derives the same from the outcome."""
-        self._ended = True
-        if number >= self._next or self._took_some:
-            self._append(max(number, self._next), ending(outcome))
 
 
 def _unknown(instruction_id: str) -> NotFound:

@@ -48,6 +48,9 @@ _ENDED = """
              ORDER BY m.id DESC LIMIT 1)
       FROM instructions i
      WHERE i.id = ANY (CAST(%(ids)s AS uuid[]))
+       -- While its answer is open, somebody is still to store how the stream ends.
+       AND NOT EXISTS (SELECT FROM messages m
+                        WHERE m.instruction_id = i.id AND m.status = 'generating')
 """
 
 Row = tuple[int, int, list[Event]]

@@ -61,7 +61,10 @@ def test_a_stream_yields_the_answer_while_it_is_generated(
 
 
 def test_pushes_alone_keep_a_follower_going(
-    client: LLMChatLinkerClient, produce: Produce, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    client: LLMChatLinkerClient,
+    produce: Produce,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = client.stream(**TURN)
     eventually(lambda: following().replies.connected)
