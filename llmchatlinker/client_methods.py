@@ -333,6 +333,10 @@ class InstructionMethods(ABC, Generic[R]):
         """LLM_RESPONSE_CANCEL."""
         return self.run(types.LLM_RESPONSE_CANCEL, instruction_id=instruction_id, **more)
 
+    def cancel(self, instruction_id: str, **more: Any) -> R:
+        """LLM_RESPONSE_CANCEL, by a shorter name: stop a generation, and return what came of it."""
+        return self.cancel_llm_response(str(instruction_id), **more)
+
     # --- operators -----------------------------------------------------------------------------------
 
     def get_instruction(self, instruction_id: str, **more: Any) -> R:

@@ -55,6 +55,8 @@ class InstructionType:
     handler: Handler
     done: str
     takes_turn: bool = False
+    #: It ends another instruction, and does so when it is submitted.
+    cancels: bool = False
 
     @property
     def task_name(self) -> str:
@@ -137,7 +139,7 @@ LLM_LIST = _llm("LLM_LIST", llm_data.LLMList, provider.list_llms, "LLMs listed."
 LLM_LIST_BY_PROVIDER = _llm("LLM_LIST_BY_PROVIDER", llm_data.LLMListByProvider, provider.list_llms_by_provider, "LLMs listed.")
 LLM_RESPONSE_GENERATE = _llm("LLM_RESPONSE_GENERATE", llm_data.LLMResponseGenerate, generation.Generate(), "Response generated.", takes_turn=True)
 LLM_RESPONSE_REGENERATE = _llm("LLM_RESPONSE_REGENERATE", llm_data.LLMResponseRegenerate, generation.Regenerate(), "Response regenerated.", takes_turn=True)
-LLM_RESPONSE_CANCEL = _llm("LLM_RESPONSE_CANCEL", llm_data.LLMResponseCancel, cancelling.cancel, "Response cancelled.")
+LLM_RESPONSE_CANCEL = _llm("LLM_RESPONSE_CANCEL", llm_data.LLMResponseCancel, cancelling.Cancel(), "Response cancelled.", cancels=True)
 
 INSTRUCTION_GET = _database("INSTRUCTION_GET", database_data.InstructionGet, database.get_instruction, "Instruction found.")
 INSTRUCTION_LIST = _database("INSTRUCTION_LIST", database_data.InstructionList, database.list_instructions, "Instructions listed.")

@@ -101,6 +101,11 @@ def submit(
     found = _insert(submission, reply_to)
     if found == submission.id:
         wakeups().submitted(str(found))
+        if submission.cancels is not None:
+            from llmchatlinker.cancels import cancel  # which publishes what it releases
+
+            # Now, and not when a worker comes to it; the worker says what has become of it.
+            cancel(submission.cancels, patience=get_settings().client_patience)
         _publish_or_withdraw(submission, reply_to)
     return str(found)  # or else the same instruction was submitted before, and is on its way
 

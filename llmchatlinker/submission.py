@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmchatlinker.errors import InvalidData
-from llmchatlinker.ids import new_instruction_id
+from llmchatlinker.ids import as_instruction_id, new_instruction_id
 from llmchatlinker.instruction_data.fields import (
     BIGINT_MAX,
     INTEGER_MAX,
@@ -41,6 +41,8 @@ class Submission:
     chat_id: int | None
     message_id: int | None
     user_ids: list[int] | None
+    #: The generation that it cancels.
+    cancels: uuid.UUID | None = None
 
 
 def check(
@@ -61,6 +63,7 @@ def check(
         chat_id=_id(data.get("chat_id"), INTEGER_MAX),
         message_id=_id(data.get("message_id"), BIGINT_MAX) if spec.takes_turn else None,
         user_ids=_user_ids(data),
+        cancels=as_instruction_id(data.get("instruction_id")) if spec.cancels else None,
     )
 
 

@@ -20,11 +20,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from celery import bootsteps
-from sqlalchemy import exists, func, select, text, update
+from sqlalchemy import exists, func, or_, select, text, update
 from sqlalchemy.orm import Session, aliased
 
+from llmchatlinker.after_commit import follow
 from llmchatlinker.celery_app import app
-from llmchatlinker.db.models import Attempt, Instruction
+from llmchatlinker.db.models import Attempt, Instruction, Message
 from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import DeadlineExceeded, Unavailable
 from llmchatlinker.instructions import INSTRUCTION_SET
@@ -33,6 +34,8 @@ from llmchatlinker.outcomes import finalise
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import CONTROL, DATABASE, QUEUE_NAMES
 from llmchatlinker.turns import Released, release_next_turn
+from llmchatlinker.units.closing import close_what_is_left
+from llmchatlinker.waiting import release_due
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +63,9 @@ def sweep() -> Counter[str]:
     released = database().run(_overlooked_turns, patience=patience)
     publish_released(released)
     done["released"] = len(released)
+    for instruction_id, chat_id in database().run(_left_open, patience=patience):
+        done["closed"] += _close(instruction_id, chat_id, patience)
+    done["woken"] = release_due()
     ready = _ready_messages()
     lost = database().run(
         lambda session: _take_lost(session, ready), patience=get_settings().client_patience
@@ -106,6 +112,44 @@ def _overlooked_turns(session: Session) -> tuple[Released, ...]:
         .limit(BATCH)
     ).all()
     return tuple(item for chat_id in chats for item in release_next_turn(session, chat_id))
+
+
+def _left_open(session: Session) -> list[tuple[uuid.UUID, int | None]]:
+    """Generations that have ended while nobody is at them: whose worker died, or whose row is gone."""
+    live = exists().where(
+        Attempt.instruction_id == Message.instruction_id,
+        Attempt.status == "started",
+        Attempt.lease_until > func.clock_timestamp(),
+    )
+    messages = session.execute(
+        select(Message.instruction_id, Message.chat_id)
+        .outerjoin(Instruction, Instruction.id == Message.instruction_id)
+        .where(
+            Message.status == "generating",
+            or_(Instruction.id.is_(None), Instruction.outcome.is_not(None)),
+            ~live,
+        )
+        .limit(BATCH)
+    )
+    called = exists().where(
+        Attempt.instruction_id == Instruction.id,
+        Attempt.status == "started",
+        Attempt.lease_until > func.clock_timestamp(),
+    )
+    turns = session.execute(
+        select(Instruction.id, Instruction.chat_id)
+        .where(Instruction.turn == "active", Instruction.outcome.is_not(None), ~called)
+        .limit(BATCH)
+    )
+    return list({row[0]: row[1] for row in (*messages, *turns) if row[0] is not None}.items())
+
+
+def _close(instruction_id: uuid.UUID, chat_id: int | None, patience: float) -> int:
+    aftermath = database().run(
+        lambda session: close_what_is_left(session, instruction_id, chat_id), patience=patience
+    )
+    follow(aftermath)
+    return bool(aftermath.events or aftermath.released)
 
 
 def _ready_messages() -> dict[str, int]:

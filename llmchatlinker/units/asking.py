@@ -90,7 +90,7 @@ def history(session: Session, parent_id: int | None) -> list[Message]:
     """What was said above a question, less what was never answered: no provider takes that."""
     told: list[Message] = []
     for message in path_to(session, parent_id, HISTORY_LENGTH):
-        if message.role == "user" or message.content or message.tool_calls:
+        if message.role == "user" or message.content:
             told.append(message)
         elif told and told[-1].id == message.parent_id:
             told.pop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -184,6 +186,95 @@ def test_a_turn_that_waits_for_nobody_goes_on(scene: Scene) -> None:
 
     assert scene.cycle.deliver("llm.generate") == [instruction_id]
     assert scene.said() == ["Hello", "You said: Hello"]
+
+
+# --- what was left open -------------------------------------------------------------------------
+
+
+def open_response(scene: Scene, lease: str) -> UUID:
+    """A response of which two words are stored, and whose worker says no more."""
+    instruction_id = scene.decoded("Hello")
+    lose(scene.cycle, "control")
+    scene.cycle.sql(
+        "WITH question AS (INSERT INTO messages (chat_id, user_id, instruction_id, role, content)"
+        " VALUES (:chat_id, :user_id, :id, 'user', 'Hello') RETURNING id), line AS ("
+        "INSERT INTO attempts (instruction_id, number, provider_name, llm_name, worker, lease_until)"
+        " VALUES (:id, 1, 'scripted', 'echo', 'another', now() + CAST(:lease AS interval)))"
+        "INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, status)"
+        " SELECT :chat_id, id, :user_id, :id, 'assistant', '', 'generating' FROM question",
+        id=instruction_id,
+        user_id=scene.user_id,
+        chat_id=scene.chat_id,
+        lease=lease,
+    )
+    deltas = [
+        {"type": "response.delta", "kind": "text", "text": word} for word in ("two ", "words")
+    ]
+    scene.cycle.sql(
+        "INSERT INTO events (instruction_id, first, last, events)"
+        " VALUES (:id, 1, 3, CAST(:events AS jsonb))",
+        id=instruction_id,
+        events=json.dumps([{"type": "response.created"}, *deltas]),
+    )
+    scene.cycle.sql("UPDATE instructions SET turn = 'active' WHERE id = :id", id=instruction_id)
+    return instruction_id
+
+
+def answers(cycle: Cycle) -> list[tuple[str, str, str | None]]:
+    query = "SELECT status, content, finish_reason FROM messages WHERE role = 'assistant'"
+    return [tuple(row) for row in cycle.sql(query)]
+
+
+def last_event(cycle: Cycle, instruction_id: UUID) -> dict[str, Any]:
+    query = "SELECT events FROM events WHERE instruction_id = :id ORDER BY first DESC LIMIT 1"
+    event: dict[str, Any] = cycle.sql(query, id=instruction_id)[0][0][-1]
+    return event
+
+
+@pytest.mark.parametrize("end", ["late", "forgotten"])
+def test_a_response_that_was_left_open_is_closed_with_what_was_stored(
+    scene: Scene, end: str
+) -> None:
+    instruction_id = open_response(scene, "-1 second")
+    following = scene.decoded("two")
+    scene.cycle.execute(following)
+    lose(scene.cycle, "control")
+    if end == "late":
+        scene.cycle.sql(
+            "UPDATE instructions SET deadline_at = now() - interval '1 second' WHERE id = :id",
+            id=instruction_id,
+        )
+    else:
+        scene.cycle.sql("DELETE FROM instructions WHERE id = :id", id=instruction_id)
+
+    sweep()
+
+    code = "deadline_exceeded" if end == "late" else "failed"
+    assert answers(scene.cycle) == [("failed", "two words", code)]
+    assert last_event(scene.cycle, instruction_id)["type"] == "response.failed"
+    assert scene.cycle.sql("SELECT status FROM attempts") == [("in_doubt",)]
+    assert scene.cycle.deliver("llm.generate") == [following]
+
+
+def test_a_late_response_whose_worker_lives_is_left_to_it_with_its_place(scene: Scene) -> None:
+    instruction_id = open_response(scene, "1 minute")
+    following = scene.decoded("two")
+    scene.cycle.execute(following)
+    lose(scene.cycle, "control")
+    scene.cycle.sql(
+        "UPDATE instructions SET deadline_at = now() - interval '1 second' WHERE id = :id",
+        id=instruction_id,
+    )
+
+    assert done() == {"expired": 1}
+
+    assert failure(scene.cycle.envelope(instruction_id)).code == "deadline_exceeded"
+    assert answers(scene.cycle) == [("generating", "", None)]
+    assert scene.cycle.row(following).state == "waiting"
+    scene.cycle.sql("UPDATE attempts SET lease_until = now() - interval '1 second'")
+    assert done() == {"closed": 1}
+    assert answers(scene.cycle) == [("failed", "two words", "deadline_exceeded")]
+    assert scene.cycle.deliver("llm.generate") == [following]
 
 
 # --- alone --------------------------------------------------------------------------------------
