@@ -7,12 +7,19 @@ by PostgreSQL: JSON may cut an emoji's surrogate pair between two pieces, so the
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmchatlinker.errors import ProviderError
 from llmchatlinker.providers.base import ChatAnswer, Delta, Endpoint, OnDelta, Usage
 from llmchatlinker.providers.calls import Call
 from llmchatlinker.providers.documents import clean
+from llmchatlinker.providers.failures import cut_short
+
+#: Seconds for the tokens and the end of a stream to come, once the answer itself is whole.
+END_PATIENCE = 5.0
 
 
 class _Text:
@@ -65,9 +72,12 @@ class Assembly:
         self, endpoint: Endpoint, call: Call, on_delta: OnDelta | None, *, streamed: bool
     ) -> None:
         self.finish_reason: str | None = None
+        #: The provider has said that this was all.
+        self.complete = False
         #: It says why there is no answer, instead of one.
         self.refused = False
         self._usage = Usage()
+        self._endpoint = endpoint
         self._call = call
         self._on_delta = on_delta
         self._between = endpoint.read_timeout if streamed else None
@@ -114,9 +124,12 @@ class Assembly:
         )
 
     def finish(self, reason: Any) -> None:
-        """The provider says why it stopped."""
+        """The provider says why it stopped; what is still to come is soon there, or does not matter."""
         if isinstance(reason, str) and reason:
             self.finish_reason = clean(reason)
+            self.complete = True
+        if self.complete and self._between is not None:
+            self._call.allow(END_PATIENCE, "total_timeout")
 
     def counted(self, usage: Usage) -> None:
         """The provider says what it has counted so far."""
@@ -137,6 +150,18 @@ class Assembly:
             reasoning=str(self._reasoning) or None,
             usage=self._usage,
         )
+
+    @contextmanager
+    def to_its_end(self) -> Iterator[None]:
+        """Around the reading of a stream: it must come to its end, and what goes wrong behind that
+        takes nothing away from the answer."""
+        try:
+            yield
+        except ProviderError:
+            if not self.complete:
+                raise
+        if not self.complete:
+            raise cut_short(self._endpoint)
 
     def _number(self, key: Any, id: str | None, name: str | None) -> int:
         number = self._numbers.get(id if key is None else key)

@@ -98,8 +98,8 @@ class Answer:
                 yield event
         yield from reader.end()
 
-    def lines(self) -> Iterator[bytes]:
-        """The body as lines, without the empty ones; the last one may be half a line."""
+    def lines(self) -> Iterator[tuple[bytes, bool]]:
+        """The body as lines, without the empty ones, and whether each has an end."""
         rest: list[bytes] = []
         for piece in self.pieces():
             *whole, last = piece.split(b"\n")
@@ -108,11 +108,11 @@ class Answer:
                 rest.clear()
                 if text:
                     self._still_wanted()
-                    yield text
+                    yield text, True
             rest.append(last)
         text = b"".join(rest).strip()
         if text:
-            yield text
+            yield text, False
 
     def document(self) -> Any:
         """The whole body as JSON."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmchatlinker.errors import ProviderError
 from llmchatlinker.providers.addresses import from_base
 from llmchatlinker.providers.assembly import Assembly
 from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Endpoint, OnDelta, Usage
@@ -21,8 +20,6 @@ from llmchatlinker.providers.sse import ServerEvent
 
 CHAT = "/chat/completions"
 DONE = "[DONE]"
-#: Seconds for tokens and [DONE] to come, once the answer itself is whole.
-END_PATIENCE = 5.0
 
 
 def address(api_endpoint: str, path: str) -> str:
@@ -56,7 +53,7 @@ class OpenAI:
             elif start == b"<":
                 raise no_document(endpoint, b"".join(answer.pieces()))
             else:
-                _stream(endpoint, call, answer, assembly)
+                _stream(endpoint, answer, assembly)
             return assembly.answer()
 
     def models(self, endpoint: Endpoint) -> list[str]:
@@ -85,25 +82,18 @@ def _whole(endpoint: Endpoint, document: Any, assembly: Assembly) -> None:
     assembly.counted(_usage(document.get("usage")))
 
 
-def _stream(endpoint: Endpoint, call: Call, answer: Answer, assembly: Assembly) -> None:
+def _stream(endpoint: Endpoint, answer: Answer, assembly: Assembly) -> None:
     begun = False
-    try:
+    with assembly.to_its_end():
         for event in answer.events():
             if event.data.strip() == DONE:
                 if not begun:
                     raise unusable(endpoint, "has no choices")
+                assembly.complete = True
                 answer.rest()
                 return
             if event.data.strip() and _chunk(endpoint, event, assembly):
                 begun = True
-            if assembly.finish_reason is not None:
-                call.allow(END_PATIENCE, "total_timeout")
-    except ProviderError:
-        # What goes wrong behind the end of an answer takes nothing away from it.
-        if assembly.finish_reason is None:
-            raise
-    if assembly.finish_reason is None:
-        raise cut_short(endpoint)
 
 
 def _chunk(endpoint: Endpoint, event: ServerEvent, assembly: Assembly) -> bool:

@@ -21,7 +21,6 @@ from llmchatlinker.instruction_data.llm import (
     LLMProviderUpdate,
     LLMUpdate,
 )
-from llmchatlinker.providers.registry import wire
 from llmchatlinker.units.lookups import get_llm, get_provider, page
 from llmchatlinker.units.views import llm_view, provider_view
 
@@ -34,7 +33,7 @@ def add_provider(session: Session, data: LLMProviderAdd) -> Result:
         name=data.name,
         api_endpoint=data.api_endpoint,
         api_key=_token(data.api_key),
-        kind=_supported(data.kind),
+        kind=data.kind,
         settings=_plain(data.settings),
     )
     session.add(provider)
@@ -52,7 +51,7 @@ def update_provider(session: Session, data: LLMProviderUpdate) -> Result:
     if data.api_key is not None:
         provider.api_key = _token(data.api_key)
     if data.kind is not None:
-        provider.kind = _supported(data.kind)
+        provider.kind = data.kind
     if data.settings is not None:
         provider.settings = _plain(data.settings)
     session.flush()
@@ -66,11 +65,6 @@ def _token(api_key: str | None) -> bytes | None:
 
 def _plain(settings: Data | None) -> dict[str, Any]:
     return {} if settings is None else settings.model_dump(exclude_none=True)
-
-
-def _supported(kind: str) -> str:
-    wire(kind)
-    return kind
 
 
 def delete_provider(session: Session, data: LLMProviderDelete) -> Result:

@@ -88,14 +88,16 @@ def test_two_providers_of_one_name_are_a_conflict(cycle: Cycle, vllm: int) -> No
     assert (failed.code, failed.details) == ("conflict", {"field": "name"})
 
 
-@pytest.mark.parametrize("kind", ["anthropic", "ollama"])
-def test_a_kind_that_nobody_has_written_is_refused(cycle: Cycle, vllm: int, kind: str) -> None:
-    added = cycle.fail("LLM_PROVIDER_ADD", name="other", api_endpoint=URL, kind=kind)
-    changed = cycle.fail("LLM_PROVIDER_UPDATE", provider_id=vllm, kind=kind)
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "ollama"])
+def test_a_provider_of_each_kind_is_asked_for_its_models(
+    cycle: Cycle, provider: ScriptedProvider, kind: str
+) -> None:
+    url = provider.base_url if kind == "openai" else provider.root_url
+    added = cycle.do("LLM_PROVIDER_ADD", name="p", api_endpoint=url, kind=kind)["provider"]
 
-    for failed in (added, changed):
-        assert failed.code == "not_implemented"
-        assert failed.details == {"field": "kind", "value": kind}
+    found = cycle.do("LLM_PROVIDER_DISCOVER", provider_id=added["provider_id"])
+
+    assert (added["kind"], found) == (kind, {"models": ["echo"]})
 
 
 def test_an_update_changes_what_it_names_and_nothing_else(

@@ -23,7 +23,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from tests.servers import HOST
-from tests.servers.shapes import CHATS, OLLAMA, OPENAI, Said, frames, is_streamed, whole
+from tests.servers.shapes import (
+    CHATS,
+    OLLAMA,
+    OPENAI,
+    Said,
+    frames,
+    is_streamed,
+    said_in,
+    whole,
+)
 
 CHAT = OPENAI
 MODELS = "/v1/models"
@@ -44,10 +53,7 @@ class Request:
     @property
     def question(self) -> str:
         """What the user said last; of parts their text."""
-        content = self.body["messages"][-1]["content"]
-        if isinstance(content, list):
-            content = " ".join(part["text"] for part in content if "text" in part)
-        return str(content)
+        return said_in(self.body["messages"][-1]["content"])
 
 
 class Stopped(Exception):

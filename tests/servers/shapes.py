@@ -62,7 +62,14 @@ def is_streamed(path: str, body: Any) -> bool:
 
 def prompt_tokens(body: Any) -> int:
     """Words of everything that was sent."""
-    return sum(len(str(message["content"]).split()) for message in body["messages"])
+    return sum(len(said_in(message["content"]).split()) for message in body["messages"])
+
+
+def said_in(content: Any) -> str:
+    """The text of a message's content; of parts one after the other."""
+    if isinstance(content, list):
+        return " ".join(part["text"] for part in content if "text" in part)
+    return str(content)
 
 
 def whole(path: str, body: Any, said: Said) -> dict[str, Any]:
@@ -79,7 +86,15 @@ def frames(path: str, body: Any, said: Said) -> Iterator[Frame]:
 def event(document: Any, name: str | None = None) -> bytes:
     """A server-sent event."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(document)}\n\n".encode()
+    return head.encode() + b"data: " + written(document) + b"\n\n"
+
+
+def written(document: Any) -> bytes:
+    """JSON as most servers write it; half an emoji can only be an escape."""
+    try:
+        return json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(document).encode()
 
 
 # --- OpenAI -------------------------------------------------------------------------------------
@@ -237,7 +252,7 @@ def _ollama_frames(body: Any, said: Said) -> Iterator[Frame]:
     def line(message: dict[str, Any], **more: Any) -> bytes:
         message = {"role": "assistant", "content": ""} | message
         document = {"model": body["model"], "message": message, "done": False} | more
-        return json.dumps(document).encode() + b"\n"
+        return written(document) + b"\n"
 
     for piece in words(said.reasoning):
         yield Frame(line({"thinking": piece}), is_token=True)
