@@ -78,6 +78,9 @@ class Settings:
     lease: float = _setting(30.0, "seconds a worker owns a provider call without a heartbeat")
     sweep_interval: float = _setting(5.0, "seconds between two sweeps for what has no live owner")
     sweep_grace: float = _setting(10.0, "seconds a stage may wait before the sweeper looks at it")
+    event_retention: float = _setting(
+        86_400.0, "seconds that each event of a finished response is kept; then its text as a whole"
+    )
     instruction_bytes: int = _setting(1_048_576, "size of an instruction's JSON text, at most")
     concurrency: int = _setting(32, "instructions a worker process works on at once (threads)")
     provider_connect_timeout: float = _setting(5.0, "seconds to connect to a provider")

@@ -32,6 +32,7 @@ from llmchatlinker.instructions import INSTRUCTION_SET
 from llmchatlinker.orchestrator import announce, publish, publish_released
 from llmchatlinker.outcomes import finalise
 from llmchatlinker.settings import get_settings
+from llmchatlinker.streaming.compaction import compact
 from llmchatlinker.topology import CONTROL, DATABASE, QUEUE_NAMES
 from llmchatlinker.turns import Released, release_next_turn
 from llmchatlinker.units.closing import close_what_is_left
@@ -66,6 +67,7 @@ def sweep() -> Counter[str]:
     for instruction_id, chat_id in database().run(_left_open, patience=patience):
         done["closed"] += _close(instruction_id, chat_id, patience)
     done["woken"] = release_due()
+    done["compacted"] = database().run(lambda s: compact(s) if _alone(s) else 0, patience=patience)
     ready = _ready_messages()
     lost = database().run(
         lambda session: _take_lost(session, ready), patience=get_settings().client_patience

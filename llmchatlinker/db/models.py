@@ -341,7 +341,7 @@ class Event(Base):
 
     __tablename__ = "events"
     __table_args__ = (
-        Index("ix_events_created_at", "created_at", postgresql_using="brin"),
+        Index("ix_events_to_compact", "created_at", postgresql_where=text("NOT compacted")),
         CheckConstraint("first >= 1 AND last >= first", name="numbers"),
     )
 
@@ -352,6 +352,8 @@ class Event(Base):
     attempt_id: Mapped[int | None] = mapped_column(BigInteger)
     #: A list of ``{"type": …, …}``, the one numbered ``first`` at its head.
     events: Mapped[list[Any]] = mapped_column(Json)
+    #: All that is left of a stream that ended long ago: its last event.
+    compacted: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

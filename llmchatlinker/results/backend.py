@@ -148,7 +148,13 @@ class PostgresBackend(BaseBackend):
         if instruction_id is None:
             tasks.remove(task_id, _patience())
             return
-        statement = "DELETE FROM instructions WHERE id = %(id)s AND final_at IS NOT NULL"
+        # Without its instruction a stream can't be followed, so its events go, too.
+        statement = """
+            WITH gone AS (
+                DELETE FROM instructions WHERE id = %(id)s AND final_at IS NOT NULL RETURNING id
+            )
+            DELETE FROM events USING gone WHERE events.instruction_id = gone.id
+        """
         database().statement(statement, {"id": str(instruction_id)}, patience=_patience())
 
     def cleanup(self) -> None:

@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.Column(
             "events", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False
         ),
+        sa.Column("compacted", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column(
             "created_at",
             postgresql.TIMESTAMP(timezone=True),
@@ -53,7 +54,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("instruction_id", "first", name=op.f("pk_events")),
     )
     op.create_index(
-        "ix_events_created_at", "events", ["created_at"], unique=False, postgresql_using="brin"
+        "ix_events_to_compact",
+        "events",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("NOT compacted"),
     )
     op.create_table(
         "instructions",
