@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -12,6 +14,7 @@ from llmchatlinker.errors import ProviderError, ProviderTimeout
 from llmchatlinker.providers.base import Endpoint
 from llmchatlinker.providers.calls import Call
 from llmchatlinker.providers.openai import OpenAI
+from llmchatlinker.providers.retrying import is_retryable
 from tests.fixtures.wires import KEY, REQUEST, chat, refusal
 from tests.servers import free_ports, scripts
 from tests.servers.provider import Script, ScriptedProvider
@@ -72,10 +75,49 @@ def test_an_empty_body_is_an_error(
     assert type(refusal(provider, endpoint, scripts.raw(b"", status))) is ProviderError
 
 
-def test_retry_after_is_handed_on(provider: ScriptedProvider, endpoint: Endpoint) -> None:
-    error = refusal(provider, endpoint, scripts.error(429, "slow down", Retry_After="17"))
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry_After": "17"}, 17.0),
+        ({"Retry_After": "1.5"}, 1.5),
+        ({"retry_after_ms": "250", "Retry_After": "17"}, 0.25),
+    ],
+)
+def test_retry_after_is_handed_on(
+    provider: ScriptedProvider, endpoint: Endpoint, headers: dict[str, str], seconds: float
+) -> None:
+    error = refusal(provider, endpoint, scripts.error(429, "slow down", **headers))
 
-    assert error.details["retry_after"] == 17
+    assert error.details["retry_after"] == seconds
+
+
+def test_retry_after_may_be_a_moment(provider: ScriptedProvider, endpoint: Endpoint) -> None:
+    then = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+
+    error = refusal(provider, endpoint, scripts.error(503, "slow down", Retry_After=then))
+
+    assert 50 < error.details["retry_after"] <= 60
+
+
+def test_a_header_in_the_providers_words_is_blotted_out(
+    provider: ScriptedProvider, endpoint: Endpoint
+) -> None:
+    tenant = replace(endpoint, headers={"X-Tenant": "tenant-7f3a"})
+
+    error = refusal(provider, tenant, scripts.error(400, "who is tenant-7f3a?"))
+
+    assert "who is ***?" in error.message
+
+
+def test_the_providers_own_word_for_an_error_is_kept(
+    provider: ScriptedProvider, endpoint: Endpoint
+) -> None:
+    said = {"error": {"message": "pay", "type": "billing", "code": "insufficient_quota"}}
+
+    error = refusal(provider, endpoint, scripts.document(said, 429))
+
+    assert error.details["provider_code"] == "insufficient_quota"
+    assert not is_retryable(error)
 
 
 @pytest.mark.parametrize(
