@@ -103,6 +103,7 @@ class App(Celery):
         """Celery's; what is delayed finds the queues to wait in."""
         if countdown or eta:
             delays.declare(self)
+            countdown, eta = delays.countable(self, countdown, eta)
         return super().send_task(name, args, kwargs, countdown=countdown, eta=eta, **options)
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:

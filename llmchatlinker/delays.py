@@ -9,8 +9,10 @@ user's own task is delayed for the first time: then they are declared, by whoeve
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from typing import Any
 
+from celery.utils.time import subtract_datetimes
 from kombu.transport.native_delayed_delivery import (
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
@@ -18,8 +20,24 @@ from kombu.transport.native_delayed_delivery import (
 
 from llmchatlinker.settings import get_settings
 
+#: Seconds. A shorter one makes kombu raise (``calculate_routing_key`` takes no 0).
+SHORTEST = 1.0
+
 _declared: set[str] = set()
 _lock = threading.Lock()
+
+
+def countable(app: Any, countdown: Any, eta: Any) -> tuple[Any, Any]:
+    """``countdown`` and ``eta`` so that Celery can send them: none of less than a second."""
+    if eta is not None:
+        left = subtract_datetimes(
+            datetime.fromisoformat(eta) if isinstance(eta, str) else eta, app.now()
+        )
+        if 0 < left.total_seconds() < SHORTEST:
+            return SHORTEST, None
+    elif countdown and 0 < countdown < SHORTEST:
+        return SHORTEST, None
+    return countdown, eta
 
 
 def declare(app: Any) -> None:

@@ -65,12 +65,19 @@ class InstructionResult(AsyncResult):
         wait: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Cancel the instruction, from any process; ``terminate`` means the same.
+        """Cancel the instruction, from any process; ``terminate`` means the same, the rest is Celery's.
 
         A generation keeps what was generated so far, and ends with the code ``cancelled`` once its
         call is broken off, within a second. What has ended stays as it is. Raises Unavailable.
         """
-        self.app.control.revoke(self.id, connection=connection, terminate=terminate)
+        self.app.control.revoke(
+            self.id,
+            connection=connection,
+            terminate=terminate,
+            signal=signal,
+            reply=wait,
+            timeout=timeout,
+        )
 
     def received(self, meta: Meta) -> Envelope:
         """What ``get`` makes of a meta that has arrived; for who waits in another way."""

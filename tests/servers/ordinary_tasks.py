@@ -124,7 +124,7 @@ def wait_within() -> str:
     return "it was allowed"
 
 
-@app.task(bind=True)
-def note_failure(self: Task, request: Any, error: Exception, traceback: str) -> None:
+@app.task
+def note_failure(request: Any, error: Exception, traceback: str) -> None:
     """An errback: leaves a result under an id that a test knows."""
     app.backend.store_result(f"noted {request.id}", type(error).__name__, "SUCCESS")
