@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from llmchatlinker.after_commit import follow
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import success
 from llmchatlinker.instruction_data.fields import Data
@@ -21,7 +22,8 @@ from llmchatlinker.orchestrator import announce
 from llmchatlinker.outcomes import finalise
 from llmchatlinker.provider_stage import execute_with_provider
 from llmchatlinker.stage_rules import Closed, check_due, dropped, failed, run_stage
-from llmchatlinker.turns import Released
+from llmchatlinker.turns import Aftermath, Released
+from llmchatlinker.units import turn_policies
 from llmchatlinker.units.control import chat_of, looks_up, parse, resolve, users_of
 
 _READ = """
@@ -49,7 +51,8 @@ def decode(instruction_id: uuid.UUID) -> bool:
         check_due(instruction_id, state, "submitted", late)
         data = parse(instruction_type(type_name).data, raw)
         if looks_up(data):
-            values = database().run(lambda session: _resolved(session, data))
+            values, aftermath = database().run(lambda s: _resolved(s, instruction_id, data))
+            follow(aftermath)
         else:
             values = _as_values(data, None)
     except Closed as closed:
@@ -60,8 +63,13 @@ def decode(instruction_id: uuid.UUID) -> bool:
     return True
 
 
-def _resolved(session: Session, data: Data) -> dict[str, Any]:
-    return _as_values(resolve(session, data), session)
+def _resolved(
+    session: Session, instruction_id: uuid.UUID, data: Data
+) -> tuple[dict[str, Any], Aftermath]:
+    data, aftermath = resolve(session, data), Aftermath()
+    values = _as_values(data, session)
+    turn_policies.apply(session, instruction_id, data, values["chat_id"], aftermath)
+    return values, aftermath
 
 
 def _as_values(data: Data, session: Session | None) -> dict[str, Any]:

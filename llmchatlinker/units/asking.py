@@ -13,7 +13,7 @@ from llmchatlinker.errors import InvalidData, NotFound
 from llmchatlinker.instruction_data.content import parts_of, text_of
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate, LLMResponseRegenerate
 from llmchatlinker.units.context import HISTORY_LENGTH
-from llmchatlinker.units.lookups import get_message, get_user, require_member
+from llmchatlinker.units.lookups import get_message, get_user, require_member, visible
 from llmchatlinker.units.tree import path_to
 
 
@@ -95,15 +95,6 @@ def history(session: Session, parent_id: int | None) -> list[Message]:
         elif told and told[-1].id == message.parent_id:
             told.pop()
     return told
-
-
-def visible(message: Message, field_name: str) -> Message:
-    """The message, or NotFound where its turn was rolled back."""
-    if message.hidden:
-        raise NotFound(
-            f"There is no message {message.id}.", {"field": field_name, "value": message.id}
-        )
-    return message
 
 
 def _llm_of(session: Session, message: Message) -> int:

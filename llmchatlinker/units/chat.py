@@ -30,6 +30,7 @@ from llmchatlinker.units.lookups import (
     members,
     page,
     users_by_id,
+    visible,
 )
 from llmchatlinker.units.tree import newest_answer, path_to
 from llmchatlinker.units.views import chat_view, message_view
@@ -92,7 +93,7 @@ def _ids(references: Sequence[int | str]) -> list[int]:
 
 def _branch_end(session: Session, chat_id: int, message_id: int) -> int:
     """The answer that ends the branch chosen by a question's or an answer's id."""
-    message = get_message(session, message_id, "active_message_id")
+    message = visible(get_message(session, message_id, "active_message_id"), "active_message_id")
     if message.chat_id != chat_id:
         raise NotFound(
             f"Chat {chat_id} has no message {message_id}.",
@@ -145,7 +146,8 @@ def _active_branch(session: Session, chat: Chat, data: ChatLoad) -> list[Message
 
 
 def _whole_tree(session: Session, chat: Chat, data: ChatLoad) -> list[Message]:
-    query = select(Message).where(Message.chat_id == chat.id).order_by(Message.id.desc())
+    query = select(Message).where(Message.chat_id == chat.id, ~Message.hidden)
+    query = query.order_by(Message.id.desc())
     if data.before is not None:
         query = query.where(Message.id < _message_of(session, chat, data.before).id)
     return list(session.scalars(query.limit(data.limit + 1)))[::-1]
@@ -166,7 +168,7 @@ def _active_ids(session: Session, chat: Chat, shown: Sequence[Message]) -> set[i
 
 
 def _message_of(session: Session, chat: Chat, message_id: int) -> Message:
-    message = get_message(session, message_id, "before")
+    message = visible(get_message(session, message_id, "before"), "before")
     if message.chat_id != chat.id:
         raise InvalidData(
             f"Message {message_id} is not in chat {chat.id}.",
@@ -205,7 +207,7 @@ def search(session: Session, data: ChatSearch) -> Result:
     query = func.websearch_to_tsquery("simple", data.query)
     rows = session.scalars(
         select(Message)
-        .where(Message.chat_id.in_(mine), Message.search.op("@@")(query))
+        .where(Message.chat_id.in_(mine), Message.search.op("@@")(query), ~Message.hidden)
         .order_by(func.ts_rank(Message.search, query).desc(), Message.id.desc())
         .limit(data.limit)
     )
@@ -213,7 +215,10 @@ def search(session: Session, data: ChatSearch) -> Result:
 
 
 def export(session: Session, data: ChatExport) -> Result:
-    """CHAT_EXPORT: a page of all messages of all branches, oldest first."""
+    """CHAT_EXPORT: a page of all messages of all branches, oldest first.
+
+    Of turns that were rolled back, too: these are marked ``hidden``.
+    """
     chat = get_chat(session, data.chat_id)
     query = (
         select(Message)

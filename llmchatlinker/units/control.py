@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from llmchatlinker import secrets
-from llmchatlinker.errors import InvalidData, NotImplementedYet
+from llmchatlinker.errors import InvalidData, NotFound
 from llmchatlinker.instruction_data.chat import ChatCreate, ChatUpdate
 from llmchatlinker.instruction_data.fields import DECODED, USER_FIELDS, Data, describe
 from llmchatlinker.instruction_data.llm import (
     LLMAdd,
     LLMProviderAdd,
     LLMProviderUpdate,
+    LLMReference,
     LLMResponseGenerate,
     LLMResponseRegenerate,
     LLMUpdate,
@@ -74,21 +75,16 @@ def resolve(session: Session, data: Data) -> Data:
         case ChatCreate():
             return _resolve_members(session, data)
         case ChatUpdate():
-            _refuse_policy(data.turn_policy)
             return _resolve_changes(session, data)
         case LLMAdd(provider_id=None, provider_name=str(name)):
             found_id = provider_id_by_name(session, name)
             return data.model_copy(update={"provider_id": found_id, "provider_name": None})
         case LLMResponseGenerate():
-            _refuse_policy(data.turn_policy)
-            if data.fallbacks:
-                raise _not_yet("fallbacks")
-            return _resolve_llm(session, data)
+            return _resolve_fallbacks(session, _resolve_llm(session, data))
     return data
 
 
 def _resolve_members(session: Session, data: ChatCreate) -> ChatCreate:
-    _refuse_policy(data.turn_policy)
     ids = list(data.user_ids or [])
     if data.usernames:
         ids += user_ids_by_name(session, data.usernames, "usernames").values()
@@ -130,20 +126,28 @@ def _resolve_llm(session: Session, data: LLMResponseGenerate) -> LLMResponseGene
     )
 
 
+def _resolve_fallbacks(session: Session, data: LLMResponseGenerate) -> LLMResponseGenerate:
+    """The ids of the LLMs to fall back on; NotFound says which of them is not there."""
+    if not data.fallbacks:
+        return data
+    found = []
+    for number, item in enumerate(data.fallbacks):
+        try:
+            if item.llm_id is not None:
+                llm_id = get_llm(session, item.llm_id).id
+            else:
+                assert item.provider_name is not None and item.llm_name is not None
+                provider_id = provider_id_by_name(session, item.provider_name)
+                llm_id = llm_id_by_name(session, provider_id, item.llm_name)
+        except NotFound as error:
+            field = f"fallbacks.{number}.{error.details['field']}"
+            raise NotFound(error.message, error.details | {"field": field}) from None
+        found.append(LLMReference(llm_id=llm_id))
+    return data.model_copy(update={"fallbacks": found})
+
+
 def _disagrees(field: str, problem: str) -> InvalidData:
     return InvalidData(f"{field} {problem}.", {"fields": [{"field": field, "problem": problem}]})
-
-
-def _refuse_policy(policy: str | None) -> None:
-    if policy is not None and policy != "enqueue":
-        raise NotImplementedYet(
-            f"turn_policy {policy!r} is not implemented yet; 'enqueue' is.",
-            {"field": "turn_policy"},
-        )
-
-
-def _not_yet(field: str) -> NotImplementedYet:
-    return NotImplementedYet(f"{field} is not implemented yet.", {"field": field})
 
 
 def chat_of(session: Session | None, data: Data) -> int | None:

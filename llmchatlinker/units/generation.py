@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import (
-    ChatBusy,
     InDoubt,
     InternalError,
     LLMChatLinkerError,
@@ -42,7 +41,7 @@ from llmchatlinker.units.handling import Again, Ended, Held, Parked
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
 from llmchatlinker.units.routing import Route
-from llmchatlinker.units.turn_policies import policy_of
+from llmchatlinker.units.turn_policies import busy, policy_of
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +111,8 @@ class _Generation:
                 return Ended({}, closing.error)
             return conclude(session, instruction.id, instruction, closing, aftermath)
         if instruction.turn != "active" and openings.is_behind(session, instruction):
-            if policy_of(data, chat) == "reject":
-                raise ChatBusy(details={"chat_id": chat.id})
+            if policy_of(data, chat.turn_policy) == "reject":
+                raise busy(chat.id)
             return Parked("turn")
         try:
             return self._start(session, chat, data, instruction, worker, lines, mine, aftermath)

@@ -52,6 +52,13 @@ def get_message(session: Session, message_id: int, field: str = "message_id") ->
     return get(session, Message, field, message_id)
 
 
+def visible(message: Message, field: str) -> Message:
+    """The message, or NotFound where its turn was rolled back."""
+    if message.hidden:
+        raise NotFound(f"There is no message {message.id}.", {"field": field, "value": message.id})
+    return message
+
+
 def user_ids_by_name(session: Session, usernames: Iterable[str], field: str) -> dict[str, int]:
     """The ids behind ``usernames``; NotFound lists every name that nobody has."""
     wanted = list(dict.fromkeys(usernames))

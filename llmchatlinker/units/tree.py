@@ -37,7 +37,7 @@ def newest_answer(session: Session, question_id: int) -> Message | None:
     """The youngest answer to a question."""
     return session.scalars(
         select(Message)
-        .where(Message.parent_id == question_id, Message.role == "assistant")
+        .where(Message.parent_id == question_id, Message.role == "assistant", ~Message.hidden)
         .order_by(Message.id.desc())
         .limit(1)
     ).first()

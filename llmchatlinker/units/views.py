@@ -67,7 +67,7 @@ def message_view(message: Message) -> dict[str, Any]:
         "chat_id": message.chat_id,
         "user_id": message.user_id,
         "role": message.role,
-        "content": message.content,
+        "content": message.content if message.parts is None else message.parts,
         "status": message.status,
         "created_at": moment(message.created_at),
     }
@@ -82,6 +82,8 @@ def message_view(message: Message) -> dict[str, Any]:
             view["tool_calls"] = message.tool_calls
         if message.reasoning is not None:
             view["reasoning"] = message.reasoning
+    if message.hidden:
+        view["hidden"] = True
     if message.erased:
         view["erased"] = True
     return view

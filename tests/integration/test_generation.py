@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.fixtures.configuration import Configure
-from tests.fixtures.cycles import Cycle
 from tests.fixtures.scenes import Scene
 from tests.servers import scripts
 
@@ -107,29 +106,6 @@ def test_only_a_member_may_speak(scene: Scene) -> None:
     assert failed.details == {"user_id": bob, "chat_id": scene.chat_id}
     assert scene.provider.calls == []
     assert scene.cycle.count("attempts") == 0
-
-
-@pytest.mark.parametrize(
-    ("more", "field"),
-    [
-        ({"turn_policy": "reject"}, "turn_policy"),
-        ({"turn_policy": "interrupt"}, "turn_policy"),
-        ({"fallbacks": [{"llm_id": 1}]}, "fallbacks"),
-    ],
-)
-def test_what_is_not_there_yet_is_refused(scene: Scene, more: dict[str, Any], field: str) -> None:
-    failed = scene.ask_in_vain("Hello", **more)
-
-    assert (failed.code, failed.details["field"]) == ("not_implemented", field)
-    assert scene.provider.calls == []
-
-
-def test_cancelling_is_not_there_yet(cycle: Cycle) -> None:
-    instruction_id = str(cycle.submit("USER_LIST"))
-
-    assert cycle.fail("LLM_RESPONSE_CANCEL", instruction_id=instruction_id).code == (
-        "not_implemented"
-    )
 
 
 # --- parameters and windows ---------------------------------------------------------------------
