@@ -1,4 +1,5 @@
-"""A provider for load: ``python -m benchmarks.provider --delay 2``, prints its port.
+"""A provider for load: ``python -m benchmarks.provider --delay 2``, prints its port. With ``--tokens``
+it answers in so many pieces, ``--delay`` seconds before each, where that is asked for.
 
 One thread and asyncio, where ``tests/servers/provider.py`` has a thread per connection: with a
 thousand calls at once that server is what would be measured. It speaks as much of OpenAI's wire as
@@ -36,14 +37,38 @@ _RESPONSE = (
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
-def answering(delay: float) -> Handler:
-    """Answers every request on a connection ``delay`` seconds after it came."""
+def _piece(delta: dict[str, str], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    event = b"data: " + json.dumps({"id": "chatcmpl-1", "choices": [choice]}).encode() + b"\n\n"
+    return b"%x\r\n%s\r\n" % (len(event), event)
+
+
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+_DONE = _piece({}, "stop") + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+def answering(delay: float, tokens: int = 0) -> Handler:
+    """Answers every request on a connection ``delay`` seconds after it came, or in ``tokens``."""
+
+    async def stream(writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM)
+        for number in range(tokens):
+            await asyncio.sleep(delay)
+            writer.write(_piece({"content": f"{number} "}))
+            await writer.drain()
+        writer.write(_DONE)
+        await writer.drain()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(_content_length(head))
+                body = await reader.readexactly(_content_length(head))
+                if tokens and json.loads(body).get("stream"):
+                    await stream(writer)
+                    continue
                 await asyncio.sleep(delay)
                 writer.write(_RESPONSE)
                 await writer.drain()
@@ -63,9 +88,9 @@ def _content_length(head: bytes) -> int:
     return 0
 
 
-async def serve(delay: float) -> None:
+async def serve(delay: float, tokens: int = 0) -> None:
     """Listen on a free port, print it, and serve for ever."""
-    server = await asyncio.start_server(answering(delay), HOST, 0, backlog=2048)
+    server = await asyncio.start_server(answering(delay, tokens), HOST, 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await server.serve_forever()
@@ -75,7 +100,9 @@ def main() -> None:
     """Run until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--delay", type=float, default=2.0, help="seconds before each answer")
-    asyncio.run(serve(parser.parse_args().delay))
+    parser.add_argument("--tokens", type=int, default=0, help="pieces of an answer")
+    chosen = parser.parse_args()
+    asyncio.run(serve(chosen.delay, chosen.tokens))
 
 
 if __name__ == "__main__":

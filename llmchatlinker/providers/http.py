@@ -9,7 +9,6 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
-from requests.auth import AuthBase
 
 from llmchatlinker.providers.base import Endpoint
 from llmchatlinker.providers.calls import Call, under_way
@@ -34,19 +33,8 @@ REST_PATIENCE = 0.2
 
 _BOM = b"\xef\xbb\xbf"
 
-_sessions: dict[str, requests.Session] = {}
+_sessions: dict[str, tuple[str, requests.Session]] = {}
 _sessions_lock = threading.Lock()
-
-
-class _Headers(AuthBase):
-    """The API key and other headers. With an ``auth`` of our own, requests reads no ~/.netrc."""
-
-    def __init__(self, headers: dict[str, str]) -> None:
-        self._headers = headers
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers.update(self._headers)
-        return request
 
 
 def bearer(endpoint: Endpoint) -> dict[str, str]:
@@ -58,17 +46,27 @@ def bearer(endpoint: Endpoint) -> dict[str, str]:
 def _session(endpoint: Endpoint) -> requests.Session:
     """The pooled session of a provider, shared by the process's threads."""
     with _sessions_lock:
-        session = _sessions.get(endpoint.name)
-        if session is None:
-            session = requests.Session()
-            session.headers["User-Agent"] = f"llmchatlinker/{__version__}"
-            # One turn's cookie is no business of the next one's.
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-            adapter = CallAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_PER_PROVIDER)
-            session.mount("http://", adapter)
-            session.mount("https://", adapter)
-            _sessions[endpoint.name] = session
+        url, session = _sessions.get(endpoint.name, ("", None))
+        if session is None or url != endpoint.url:
+            session = _new_session(endpoint.url)
+            _sessions[endpoint.name] = (endpoint.url, session)
         return session
+
+
+def _new_session(url: str) -> requests.Session:
+    session = requests.Session()
+    # Proxies and certificates are the environment's, but looked up once: requests would do so for
+    # every call, for a third of a millisecond, and read ~/.netrc as well.
+    environment = session.merge_environment_settings(url, {}, True, None, None)
+    session.trust_env = False
+    session.proxies, session.verify = environment["proxies"], environment["verify"]
+    session.headers["User-Agent"] = f"llmchatlinker/{__version__}"
+    # One turn's cookie is no business of the next one's.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    adapter = CallAdapter(pool_connections=4, pool_maxsize=CONNECTIONS_PER_PROVIDER)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
 
 
 class Answer:
@@ -173,14 +171,14 @@ def answering(
     ``headers`` go before the endpoint's own. A streamed answer has until ``first_token_timeout`` to
     begin; whoever reads it says to ``call.allow`` how long it may take from there.
     """
-    accept = "text/event-stream, application/x-ndjson, application/json"
     with under_way(call, endpoint.total_timeout):
         if call.aborted:
             raise ended(endpoint, call)
         if streamed:
             call.allow(endpoint.first_token_timeout, "first_token_timeout")
-        sent = {"Accept": accept if streamed else "application/json"}
+        sent = {**endpoint.headers, **headers, "Accept": "application/json"}
         if streamed:
+            sent["Accept"] = "text/event-stream, application/x-ndjson, application/json"
             sent["Accept-Encoding"] = "identity"  # a compressor holds pieces back
         try:
             # A redirect is not followed: it would carry the prompt, and perhaps the key, elsewhere.
@@ -188,7 +186,6 @@ def answering(
                 method,
                 url,
                 json=body,
-                auth=_Headers({**endpoint.headers, **headers}),
                 headers=sent,
                 timeout=(
                     endpoint.connect_timeout,

@@ -1,0 +1,98 @@
+"""Calls against the clock, and the connections that they can be broken off on."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from llmchatlinker.providers.calls import ENDED_ENTRIES, Call, _Watchdog, _watchdog, under_way
+from llmchatlinker.providers.connections import CallAdapter
+from tests.fixtures.threads import eventually
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_through_a_proxy_can_be_broken_off_too(scheme: str) -> None:
+    manager = CallAdapter().proxy_manager_for("http://proxy.test:3128")
+
+    pool = manager.connection_from_url(f"{scheme}://provider.test/v1")
+
+    assert hasattr(pool.ConnectionCls, "let_go")
+
+
+def test_a_call_has_its_time_and_says_which_ran_out() -> None:
+    with under_way(Call(), 0.05) as call:
+        eventually(lambda: call.aborted)
+
+    assert (call.reason, call.cancelled) == ("total_timeout", False)
+
+
+def test_a_call_that_is_given_more_time_goes_on() -> None:
+    with under_way(Call(), 60.0) as call:
+        call.allow(1.0, "first_token_timeout")
+        for _ in range(4):
+            time.sleep(0.3)
+            call.allow(1.0, "read_timeout")
+        assert not call.aborted
+        eventually(lambda: call.aborted)
+
+    assert call.reason == "read_timeout"
+
+
+def test_a_call_that_is_given_less_time_ends_sooner() -> None:
+    with under_way(Call(), 60.0) as call:
+        call.allow(30.0, "first_token_timeout")
+        call.allow(0.05, "read_timeout")
+        eventually(lambda: call.aborted, 5.0)
+
+    assert call.reason == "read_timeout"
+
+
+def test_nothing_gives_it_more_time_than_it_has_in_all() -> None:
+    with under_way(Call(), 0.05) as call:
+        call.allow(60.0, "read_timeout")
+        eventually(lambda: call.aborted, 5.0)
+
+    assert call.reason == "total_timeout"
+
+
+def test_the_first_reason_stays() -> None:
+    call = Call()
+    call.cancel()
+    call.abort("total_timeout")
+
+    assert (call.reason, call.cancelled) == ("cancelled", True)
+
+
+def test_a_call_that_is_over_is_not_cancelled_any_more() -> None:
+    with under_way(Call(), 60.0) as call:
+        pass
+    call.cancel()
+
+    assert not call.aborted
+    assert not call.cancelled
+
+
+def test_a_call_is_for_one_exchange() -> None:
+    with under_way(Call(), 60.0) as call:
+        pass
+
+    with pytest.raises(RuntimeError), under_way(call, 60.0):
+        pass
+
+
+def test_calls_that_are_over_are_forgotten() -> None:
+    for _ in range(ENDED_ENTRIES * 3):
+        with under_way(Call(), 300.0):
+            pass
+
+    assert len(_watchdog._heap) <= ENDED_ENTRIES + 1
+
+
+def test_many_calls_have_one_thread_that_looks_after_them() -> None:
+    with under_way(Call(), 60.0), under_way(Call(), 60.0):
+        watchers = [thread for thread in threading.enumerate() if thread.name == "calls"]
+
+    assert len(watchers) == 1
+    assert isinstance(_watchdog, _Watchdog)
