@@ -162,7 +162,7 @@ def _insert(submission: Submission, reply_to: str | None, *, follow: bool = Fals
         "deadline": submission.deadline,
     }
     while True:
-        if database().statement(_INSERT, values, patience=patience):
+        if database().statement(_INSERT, values, patience=patience, prepare=True):
             return submission.id
         # Either an earlier try committed and its answer was lost, or the key is taken.
         rows = database().statement(_FIND, values, patience=patience)

@@ -114,7 +114,7 @@ def finalise(
     envelope = None if otherwise is None else failure(str(instruction_id), otherwise, stage)
     fallback = None if envelope is None else json.dumps(envelope)
     values = {"id": str(instruction_id), "fallback": fallback}
-    rows = database().statement(_FINALISE, values, patience=patience)
+    rows = database().statement(_FINALISE, values, patience=patience, prepare=True)
     if not rows:
         return None
     reply_to, turn, chat_id, waiting = rows[0]

@@ -43,7 +43,7 @@ def decode(instruction_id: uuid.UUID) -> bool:
 
     Two statements and no transaction around them: the second compares and sets.
     """
-    rows = database().statement(_READ, {"id": str(instruction_id)})
+    rows = database().statement(_READ, {"id": str(instruction_id)}, prepare=True)
     try:
         if not rows:
             raise Closed(dropped(instruction_id))
@@ -59,7 +59,7 @@ def decode(instruction_id: uuid.UUID) -> bool:
         return closed.goes_on
     except Exception as error:
         return failed(instruction_id, "decode", error)
-    database().statement(_DECODED, values | {"id": str(instruction_id)})
+    database().statement(_DECODED, values | {"id": str(instruction_id)}, prepare=True)
     return True
 
 

@@ -28,7 +28,7 @@ _INSTRUCTIONS = """
     SELECT CAST(id AS text), state, outcome, final_at,
            final_at IS NULL AND deadline_at < clock_timestamp()
       FROM instructions
-     WHERE id = ANY (CAST(%(ids)s AS uuid[])) AND state <> 'withdrawn'
+     WHERE id = ANY (CAST(CAST(%(ids)s AS text[]) AS uuid[])) AND state <> 'withdrawn'
 """
 
 
@@ -56,7 +56,7 @@ def read(task_ids: Sequence[str]) -> dict[str, Meta]:
         return found
     late: list[str] = []
     values = {"ids": list(instructions)}
-    for row in database().statement(_INSTRUCTIONS, values, patience=patience):
+    for row in database().statement(_INSTRUCTIONS, values, patience=patience, prepare=True):
         found |= {task_id: _instruction_meta(*row[:4]) for task_id in instructions[row[0]]}
         if row[4]:
             late.append(row[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmchatlinker import orchestrator, outcomes, stages
+from llmchatlinker.db.prepared import prepared
 from llmchatlinker.orchestrator import submit
 from tests.fixtures.cycles import Cycle
 from tests.fixtures.scenes import Scene
@@ -11,9 +13,14 @@ from tests.servers.provider import Exchange, echo
 from tests.servers.proxy import Proxy
 
 
+def run_of(sql: str) -> bytes:
+    """The words on the wire when the prepared statement is run."""
+    return f"EXECUTE {prepared(sql).name}".encode("ascii")
+
+
 def test_a_submission_whose_answer_is_lost_is_submitted_once(cycle: Cycle, db: Proxy) -> None:
     submit("USER_LIST", {})
-    db.lose_the_answer_to(b"INSERT INTO instructions")
+    db.lose_the_answer_to(run_of(orchestrator._INSERT))
 
     instruction_id = submit("USER_CREATE", {"username": "ada"})
 
@@ -29,7 +36,7 @@ def test_a_stage_whose_commits_answer_is_lost_works_once(
     instruction_id = cycle.submit("USER_CREATE", username="ada")
     if stage == "execute":
         cycle.decode(instruction_id)
-    db.lose_the_answer_to(b"COMMIT")
+    db.lose_the_answer_to(b"COMMIT" if stage == "execute" else run_of(stages._DECODED))
 
     assert cycle.finish(instruction_id, f"llmchatlinker.control.{stage}")
 
@@ -41,7 +48,7 @@ def test_a_stage_whose_commits_answer_is_lost_works_once(
 def test_a_store_whose_answer_is_lost_has_stored(cycle: Cycle, db: Proxy) -> None:
     instruction_id = cycle.decoded("USER_CREATE", username="ada")
     cycle.execute(instruction_id)
-    db.lose_the_answer_to(b"UPDATE instructions")
+    db.lose_the_answer_to(run_of(outcomes._FINALISE))
 
     assert cycle.store(instruction_id)
 

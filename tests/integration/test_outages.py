@@ -9,9 +9,10 @@ import pytest
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.db.migrate import migrate
+from llmchatlinker.db.prepared import prepared
 from llmchatlinker.db.sessions import Database, use_database
 from llmchatlinker.errors import Unavailable
-from llmchatlinker.orchestrator import submit
+from llmchatlinker.orchestrator import _INSERT, submit
 from tests.fixtures.brokers import Broker
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle
@@ -158,7 +159,7 @@ def test_when_both_are_gone_the_error_carries_the_id_that_may_still_run(
 ) -> None:
     submit("USER_LIST", {})
     mq.cut()
-    db.cut_after(b"INSERT INTO instructions")
+    db.cut_after(f"EXECUTE {prepared(_INSERT).name}".encode("ascii"))
 
     with pytest.raises(Unavailable) as caught:
         submit("USER_CREATE", {"username": "ada"})

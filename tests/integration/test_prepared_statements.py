@@ -1,0 +1,44 @@
+"""Prepared statements, also where a pooler changes the server connection underneath."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmchatlinker.db.prepared import prepared
+from llmchatlinker.db.sessions import Database
+
+SQL = "SELECT CAST(%(number)s AS int) + 1"
+
+
+def ask(database: Database, number: int) -> Any:
+    return database.statement(SQL, {"number": number}, prepare=True)[0][0]
+
+
+def on_its_connection(database: Database, sql: str) -> Any:
+    """Run ``sql`` on the pool's one warm connection."""
+    return database.statement(sql, {})
+
+
+def test_a_statement_is_prepared_once_per_connection(database: Database) -> None:
+    assert [ask(database, number) for number in range(3)] == [1, 2, 3]
+    rows = on_its_connection(database, "SELECT name FROM pg_prepared_statements")
+    assert rows == [(prepared(SQL).name,)]
+
+
+def test_a_connection_that_has_lost_its_statements_gets_them_again(database: Database) -> None:
+    ask(database, 1)
+    on_its_connection(database, "DEALLOCATE ALL")
+    assert ask(database, 2) == 3
+
+
+def test_a_statement_that_somebody_else_prepared_here_is_used(database: Database) -> None:
+    on_its_connection(database, prepared(SQL).prepare.replace("%", "%%"))
+    assert ask(database, 4) == 5
+
+
+def test_a_column_that_a_migration_changed_is_read_anew(database: Database) -> None:
+    sql = "SELECT * FROM kept"
+    on_its_connection(database, "CREATE TABLE kept AS SELECT 1 AS number")
+    assert database.statement(sql, {}, prepare=True) == [(1,)]
+    on_its_connection(database, "ALTER TABLE kept ALTER number TYPE text")
+    assert database.statement(sql, {}, prepare=True) == [("1",)]
