@@ -262,7 +262,9 @@ class _Generation:
             if step is not None:
                 return step
         elif done.error is None:
-            routing.note_success(session, work.route, aftermath)
+            if routing.note_success(session, work.route):
+                provider_id = work.route.provider.id
+                aftermath.released += limits.after_cooldown(session, provider_id)
         ended = conclude(
             session,
             work.instruction_id,
@@ -315,9 +317,10 @@ def _request(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRe
     messages = conversation(
         chat.system_prompt,
         asking.history(session, asked.parent_id),
-        asked.text,
+        asked.content,
         route.llm.settings.get("context_window"),
         max_tokens if isinstance(max_tokens, int) else None,
+        tools=parameters.get("tools"),
     )
     return ChatRequest(route.llm.llm_name, messages, parameters)
 
