@@ -12,7 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Protocol
+
+from benchmarks import streams
 
 #: Stock's look at a result is a new connection of 10 ms and more, so a shorter pause gains nothing.
 STOCK_INTERVAL = 0.01
@@ -158,7 +161,15 @@ def main() -> None:
     began = time.perf_counter()
     api: Api = Ours() if sys.argv[1] == "ours" else Stock()
     answer({"imported": time.perf_counter() - began})
-    orders = {"latency": latency, "burst": burst, "waiters": waiters}
+    orders: dict[str, Callable[[Api, Order], Order]]
+    orders = {
+        "latency": latency,
+        "burst": burst,
+        "waiters": waiters,
+        "streams": lambda api, order: streams.ours(order),
+        "direct-streams": lambda api, order: streams.direct(order),
+        "event-rate": lambda api, order: streams.event_rate(order),
+    }
     for line in sys.stdin:
         order = json.loads(line)
         answer(orders[order["do"]](api, order))

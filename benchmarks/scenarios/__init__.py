@@ -10,6 +10,7 @@ from benchmarks.scenarios import (
     memory,
     scale,
     start_up,
+    streams,
     throughput,
     waiters,
 )
@@ -20,6 +21,7 @@ SCENARIOS: dict[str, Scenario] = {
     "waiters": waiters.run,
     "hints-lost": hints_lost.run,
     "llm-concurrency": llm_concurrency.run,
+    "streams": streams.run,
     "scale": scale.run,
     "memory": memory.run,
     "start-up": start_up.run,

@@ -27,10 +27,11 @@ STOCK_OTHERS = ("control", "user", "database")
 
 
 @contextmanager
-def running_provider(delay: float) -> Iterator[str]:
-    """A provider in a process of its own; yields its base URL."""
+def running_provider(delay: float, tokens: int = 0) -> Iterator[str]:
+    """A provider in a process of its own; yields its base URL. See ``benchmarks/provider.py``."""
+    command = [sys.executable, "-m", "benchmarks.provider", "--delay", str(delay)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.provider", "--delay", str(delay)],
+        [*command, "--tokens", str(tokens)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         cwd=ROOT,

@@ -104,6 +104,11 @@ class Stream:
         """Any other event, in its place between the deltas."""
         self._writer.add(self, {"type": type, **data})
 
+    @property
+    def waiting(self) -> int:
+        """How many events are not known to be stored yet."""
+        return len(self._pending)
+
     def drain(self) -> Tail:
         """Let go of the stream: what is not stored yet is for the caller's own transaction.
 
