@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmchatlinker.providers.base import Usage
 
-#: The heap of the watchdog may have that many entries of calls that have ended.
+#: Calls that have ended, and that the watchdog may still have, beside as many as are under way.
 ENDED_ENTRIES = 64
 
 _here = threading.local()
@@ -63,7 +63,7 @@ class Call:
         """From now on it has that long, until this is said again; never more than in all."""
         moment = time.monotonic() + seconds
         self.due = (moment, reason) if moment < self._end else (self._end, "total_timeout")
-        if moment < self.watched_for:
+        if moment < self.watched_for < float("inf"):  # under way, and looked at too late
             _watchdog.watch(self)
 
     def uses(self, connected: Any) -> None:
@@ -138,15 +138,17 @@ class _Watchdog:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, Call]] = []
+        self._sweep_at = ENDED_ENTRIES
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
 
     def watch(self, call: Call) -> None:
         """Look at the call when it is due, or earlier where it was to be looked at earlier."""
         with self._changed:
-            if len(self._heap) >= ENDED_ENTRIES and self._heap[0][2].ended:
+            if len(self._heap) >= self._sweep_at:
                 self._heap = [entry for entry in self._heap if not entry[2].ended]
                 heapq.heapify(self._heap)
+                self._sweep_at = 2 * len(self._heap) + ENDED_ENTRIES
             entry = self._push(call)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="calls", daemon=True)
