@@ -54,6 +54,7 @@ def ours(place: Place, name: str = "ours", **changes: object) -> Side:
         broker_url=place.broker_url,
         secret_keys=generate_key(),
         concurrency=CONCURRENCY,
+        user_concurrency=100_000,  # one user makes all the calls
         log_level="WARNING",
     )
     values = {item.name: getattr(settings, item.name) for item in fields(settings)} | changes

@@ -18,9 +18,14 @@ PREFIX = "LLMCHATLINKER_"
 
 
 def _setting(
-    default: Any, about: str, *, secret: bool = False, choices: tuple[str, ...] = ()
+    default: Any,
+    about: str,
+    *,
+    secret: bool = False,
+    zero: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    metadata = {"about": about, "secret": secret, "choices": choices}
+    metadata = {"about": about, "secret": secret, "zero": zero, "choices": choices}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
@@ -68,6 +73,15 @@ class Settings:
         "after a worker died at a call of which nothing was shown yet: fail, or retry it",
         choices=("fail", "retry"),
     )
+    user_concurrency: int = _setting(16, "generations of one user at once; the others wait")
+    provider_retries: int = _setting(
+        2, "how often a call that failed before its first token is made again", zero=True
+    )
+    cooldown_failures: int = _setting(
+        5, "failures of a provider in a row before nobody calls it for a while"
+    )
+    cooldown: float = _setting(5.0, "seconds of that while; doubled each time it fails again")
+    cooldown_max: float = _setting(60.0, "the longest such while")
     fallback_interval: float = _setting(
         2.0, "seconds between two looks for results whose wake-up may have been lost"
     )
@@ -154,6 +168,8 @@ def _check(settings: Settings) -> None:
     for item in fields(settings):
         value = getattr(settings, item.name)
         if isinstance(value, int | float) and not 0 < value < math.inf:  # nan is neither
+            if value == 0 and item.metadata["zero"]:
+                continue
             raise ConfigurationError(f"{PREFIX}{item.name.upper()} must be greater than 0.")
         choices = item.metadata["choices"]
         if choices and value not in choices:

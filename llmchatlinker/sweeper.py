@@ -66,7 +66,7 @@ def sweep() -> Counter[str]:
     done["released"] = len(released)
     for instruction_id, chat_id in database().run(_left_open, patience=patience):
         done["closed"] += _close(instruction_id, chat_id, patience)
-    done["woken"] = release_due()
+    done["woken"] = release_due(slots=True)
     done["compacted"] = database().run(lambda s: compact(s) if _alone(s) else 0, patience=patience)
     ready = _ready_messages()
     lost = database().run(

@@ -55,14 +55,16 @@ class Alarms:
                 logger.exception("What is due could not be sent on; the sweeper does it")
 
 
-def release_due() -> int:
-    """Send on what is due by the clock; how many."""
+def release_due(*, slots: bool = False) -> int:
+    """Send on what is due by the clock; how many. ``slots``: also what calls' ends have overlooked."""
     from llmchatlinker.after_commit import follow  # which sets alarms
     from llmchatlinker.db.sessions import database
     from llmchatlinker.settings import get_settings
     from llmchatlinker.units.limits import release_due as release
 
-    aftermath = database().run(release, patience=get_settings().client_patience)
+    aftermath = database().run(
+        lambda session: release(session, slots=slots), patience=get_settings().client_patience
+    )
     follow(aftermath)
     return len(aftermath.released)
 

@@ -261,10 +261,9 @@ class _Generation:
             step = routing.after_failure(session, instruction, work.route, done.error, done.tail)
             if step is not None:
                 return step
-        elif done.error is None:
-            if routing.note_success(session, work.route):
-                provider_id = work.route.provider.id
-                aftermath.released += limits.after_cooldown(session, provider_id)
+        elif done.error is None and routing.note_success(session, work.route):
+            provider_id = work.route.provider.id
+            aftermath.released += limits.after_cooldown(session, provider_id)
         ended = conclude(
             session,
             work.instruction_id,

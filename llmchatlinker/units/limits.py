@@ -1,13 +1,146 @@
-"""How many calls are made at once and per minute: of a provider, of an LLM, for a user."""
+"""How many calls are made at once and per minute: of a provider, of an LLM, for a user.
+
+The ledger is what is counted, under an advisory lock for each limit that is set, so that the limits
+hold across all workers. What exceeds one is parked; the end of a call lets go on as many as there is
+room for: whose user has the fewest calls under way first, then whose user was served longest ago, then
+the earliest. So one user with five hundred turns delays nobody else. Who has just come goes behind those
+who wait.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Instruction
-from llmchatlinker.turns import Aftermath
+from llmchatlinker.db.models import LLM, Instruction, Provider
+from llmchatlinker.settings import get_settings
+from llmchatlinker.turns import Aftermath, Released
 from llmchatlinker.units.handling import Parked
 from llmchatlinker.units.routing import Route
+
+#: Rows that one look lets go on at most, so that its transaction stays short.
+BATCH = 500
+#: Reasons to wait that count calls of the last minute, and not those under way.
+RATES = ("rate", "llm_rate")
+
+_UNDER_WAY = """
+    SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0));
+    SELECT (SELECT count(*) FROM attempts
+             WHERE status = 'started' AND lease_until > clock_timestamp() AND {calls}),
+           EXISTS (SELECT FROM instructions WHERE {waiting}),
+           0.0
+"""
+
+_LAST_MINUTE = """
+    SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0));
+    SELECT (SELECT count(*) FROM attempts
+             WHERE started_at > clock_timestamp() - interval '60 seconds' AND {calls}),
+           EXISTS (SELECT FROM instructions WHERE {waiting}),
+           (SELECT extract(epoch FROM started_at + interval '60 seconds' - clock_timestamp())
+              FROM attempts
+             WHERE started_at > clock_timestamp() - interval '60 seconds' AND {calls}
+             ORDER BY started_at DESC OFFSET %(most)s - 1 LIMIT 1)
+"""
+
+_RELEASE = """
+    WITH busy AS (
+        SELECT user_id, count(*) AS calls FROM attempts
+         WHERE status = 'started' AND lease_until > clock_timestamp()
+         GROUP BY user_id
+    ), served AS (
+        SELECT user_id, max(id) AS last
+          FROM (SELECT id, user_id FROM attempts ORDER BY id DESC LIMIT 500) AS newest
+         GROUP BY user_id
+    ), line AS (
+        SELECT i.id, i.seq, coalesce(served.last, 0) AS last, coalesce(busy.calls, 0)
+               + row_number() OVER (PARTITION BY i.user_ids[1] ORDER BY i.seq) AS place
+          FROM instructions i
+          LEFT JOIN busy ON busy.user_id = i.user_ids[1]
+          LEFT JOIN served ON served.user_id = i.user_ids[1]
+         WHERE {waiting}
+    ), first AS (
+        SELECT i.id FROM instructions i JOIN line ON line.id = i.id
+         ORDER BY line.place, line.last, line.seq
+         LIMIT %(room)s
+           FOR UPDATE OF i SKIP LOCKED
+    )
+    UPDATE instructions SET state = 'decoded', wait_reason = NULL, published_at = now()
+      FROM first
+     WHERE instructions.id = first.id AND instructions.state = 'waiting'
+    RETURNING CAST(instructions.id AS text), instructions.type
+"""
+
+#: Whoever waits for anything but its turn has a time, and the index knows it.
+_WAITING = "not_before IS NOT NULL AND state = 'waiting' AND wait_reason = %(reason)s"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """``most`` calls, of those that the ids name."""
+
+    reason: str
+    most: int
+    provider_id: int | None = None
+    llm_id: int | None = None
+    user_id: int | None = None
+
+    @property
+    def _calls(self) -> str:
+        names = [n for n in ("provider_id", "llm_id", "user_id") if getattr(self, n) is not None]
+        return " AND ".join(f"{name} = %({name})s" for name in names)
+
+    @property
+    def _waiting(self) -> str:
+        conditions = [_WAITING, "provider_id IS NOT DISTINCT FROM %(provider_id)s"]
+        if self.llm_id is not None:
+            conditions.append("llm_id = %(llm_id)s")
+        if self.user_id is not None:
+            conditions.append("user_ids[1] = %(user_id)s")
+        return " AND ".join(conditions)
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        ids = {"provider_id": self.provider_id, "llm_id": self.llm_id, "user_id": self.user_id}
+        key = f"llmchatlinker {self.reason} {self.provider_id} {self.llm_id} {self.user_id}"
+        return ids | {"reason": self.reason, "most": self.most, "key": key}
+
+    def look(self, session: Session) -> tuple[int, bool, float]:
+        """Room for how many, whether somebody waits, and seconds until there is room by the clock.
+
+        Locks the limit for the rest of the transaction.
+        """
+        statement = _LAST_MINUTE if self.reason in RATES else _UNDER_WAY
+        statement = statement.format(calls=self._calls, waiting=self._waiting)
+        row = session.connection().exec_driver_sql(statement, self._values).one()
+        return self.most - int(row[0]), bool(row[1]), float(row[2] or 0.0)
+
+    def let_go(self, session: Session, room: int) -> list[Released]:
+        """Let as many of those who wait go on."""
+        statement = _RELEASE.format(waiting=self._waiting)
+        values = self._values | {"room": min(room, BATCH)}
+        rows = session.connection().exec_driver_sql(statement, values)
+        return [Released(UUID(row[0]), row[1]) for row in rows]
+
+
+def _limits(provider: Provider, llm: LLM, user_id: int | None) -> Iterator[Limit]:
+    """Those that are set, in the order in which all take their locks."""
+    if user_id is not None:
+        yield Limit("user", get_settings().user_concurrency, user_id=user_id)
+        most = provider.settings.get("user_concurrency")
+        if most is not None:
+            yield Limit("user", most, provider_id=provider.id, user_id=user_id)
+    for reason, name in (("provider", "max_concurrency"), ("rate", "requests_per_minute")):
+        most = provider.settings.get(name)
+        if most is not None:
+            yield Limit(reason, most, provider_id=provider.id)
+    for reason, name in (("llm", "max_concurrency"), ("llm_rate", "requests_per_minute")):
+        most = llm.settings.get(name)
+        if most is not None:
+            yield Limit(reason, most, provider_id=provider.id, llm_id=llm.id)
 
 
 def admit(
@@ -17,14 +150,95 @@ def admit(
     user_id: int | None,
     aftermath: Aftermath,
 ) -> Parked | None:
-    """None where the call may be made now."""
+    """None where the call may be made now; otherwise what it waits for."""
+    for limit in _limits(route.provider, route.llm, user_id):
+        room, somebody_waits, seconds = limit.look(session)
+        if room > 0 and somebody_waits and instruction.not_before is None:
+            released = limit.let_go(session, room)
+            aftermath.released += released
+            room -= len(released)
+        if room <= 0:
+            instruction.llm_id = route.llm.id
+            wait = max(seconds, 0.05) if limit.reason in RATES else None
+            return Parked(limit.reason, wait, limit.provider_id)
     return None
 
 
 def release(session: Session, route: Route, user_id: int | None, aftermath: Aftermath) -> None:
     """A call has ended: let those go on that have waited for its place."""
+    for limit in _limits(route.provider, route.llm, user_id):
+        if limit.reason not in RATES:
+            _let_go(session, limit, aftermath)
 
 
-def release_due(session: Session) -> Aftermath:
-    """Let go on what is due by the clock."""
-    return Aftermath()
+def _let_go(session: Session, limit: Limit, aftermath: Aftermath) -> None:
+    room, somebody_waits, seconds = limit.look(session)
+    if not somebody_waits:
+        return
+    if room > 0:
+        aftermath.released += limit.let_go(session, room)
+    elif seconds > 0:
+        aftermath.alarms.append(seconds)
+
+
+_DUE_RETRIES = f"""
+    UPDATE instructions SET state = 'decoded', wait_reason = NULL, published_at = now()
+     WHERE id IN (SELECT id FROM instructions
+                   WHERE not_before <= clock_timestamp() AND state = 'waiting'
+                     AND wait_reason = 'retry'
+                   ORDER BY not_before LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
+    RETURNING CAST(id AS text), type
+"""
+
+#: One for each provider: it finds out whether the others may follow.
+_DUE_PROBES = """
+    SELECT DISTINCT provider_id FROM instructions i
+     WHERE not_before <= clock_timestamp() AND state = 'waiting' AND wait_reason = 'cooldown'
+       AND NOT EXISTS (SELECT FROM provider_health h WHERE h.provider_id = i.provider_id
+                          AND h.cooldown_until > clock_timestamp())
+"""
+
+_WAITED_FOR = """
+    SELECT DISTINCT wait_reason, provider_id,
+           CASE WHEN wait_reason IN ('llm', 'llm_rate') THEN llm_id END,
+           CASE WHEN wait_reason = 'user' THEN user_ids[1] END
+      FROM instructions
+     WHERE not_before <= clock_timestamp() AND state = 'waiting' AND wait_reason = ANY (%(reasons)s)
+"""
+
+
+def release_due(session: Session, *, slots: bool = False) -> Aftermath:
+    """Let go on what is due by the clock; ``slots``: also what was overlooked when calls ended."""
+    aftermath = Aftermath()
+    connection = session.connection()
+    rows = connection.exec_driver_sql(_DUE_RETRIES)
+    aftermath.released += [Released(UUID(row[0]), row[1]) for row in rows]
+    for (provider_id,) in connection.exec_driver_sql(_DUE_PROBES).all():
+        aftermath.released += after_cooldown(session, provider_id, 1)
+    reasons = [*RATES, *(("user", "provider", "llm") if slots else ())]
+    for reason, *ids in connection.exec_driver_sql(_WAITED_FOR, {"reasons": reasons}).all():
+        limit = _limit_of(session, reason, *ids)
+        if limit is None:  # it was lifted, or what it was set for is gone
+            gone = Limit(reason, BATCH, *ids)
+            aftermath.released += gone.let_go(session, BATCH)
+        else:
+            _let_go(session, limit, aftermath)
+    return aftermath
+
+
+def after_cooldown(session: Session, provider_id: int, room: int = BATCH) -> list[Released]:
+    """Let those go on that wait for a provider to recover."""
+    return Limit("cooldown", room, provider_id=provider_id).let_go(session, room)
+
+
+def _limit_of(
+    session: Session, reason: str, provider_id: int | None, llm_id: int | None, user_id: int | None
+) -> Limit | None:
+    name = "requests_per_minute" if reason in RATES else "max_concurrency"
+    if reason == "user":
+        if provider_id is None:
+            return Limit("user", get_settings().user_concurrency, user_id=user_id)
+        name = "user_concurrency"
+    holder = session.get(LLM, llm_id) if llm_id is not None else session.get(Provider, provider_id)
+    most = None if holder is None else holder.settings.get(name)
+    return None if most is None else Limit(reason, most, provider_id, llm_id, user_id)

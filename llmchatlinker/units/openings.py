@@ -48,7 +48,8 @@ _OPEN = """
         UPDATE chats SET active_message_id = answer.id, updated_at = now() FROM answer
          WHERE chats.id = %(chat_id)s
     ), place AS (
-        UPDATE instructions SET turn = 'active', previous_message_id = %(previous)s
+        UPDATE instructions
+           SET turn = 'active', previous_message_id = %(previous)s, not_before = NULL
          WHERE id = CAST(%(id)s AS uuid)
     )
     SELECT answer.id, answer.parent_id, line.id FROM answer, line
@@ -143,6 +144,7 @@ def open_again(
         lease_until=lease_end(),
     )
     session.add(attempt)
+    instruction.not_before = None
     session.flush()
     if route.instead_of is None:
         return Opened(attempt.id, [])

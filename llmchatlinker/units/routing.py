@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import LLM, Attempt, Instruction, Provider, ProviderHealth
-from llmchatlinker.errors import LLMChatLinkerError, NotFound
+from llmchatlinker.errors import LLMChatLinkerError, NotFound, ProviderError, ProviderTimeout
+from llmchatlinker.providers.retrying import backoff, is_retryable, retry_after
+from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming.tail import Tail
-from llmchatlinker.turns import Aftermath
 from llmchatlinker.units.handling import Again, Parked
 from llmchatlinker.units.ledger import Line
+
+#: Seconds: a shorter wait may hold a worker's slot, a longer one is parked.
+SLOT_WAIT = 2.0
+#: HTTP statuses of a request that no other LLM would take either.
+WRONG_EVERYWHERE = (400, 413, 422)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,11 @@ class Route:
         """The provider's and the LLM's own, the nearer ones last."""
         found: dict[str, Any] = self.provider.settings.get("parameters") or {}
         return found | (self.llm.settings.get("parameters") or {})
+
+    @property
+    def retries(self) -> int:
+        """How often a failed call is made again."""
+        return int(self.setting("retries", get_settings().provider_retries))
 
     def setting(self, name: str, otherwise: Any) -> Any:
         """The LLM's setting, or else the provider's."""
@@ -116,9 +127,70 @@ def after_failure(
     error: LLMChatLinkerError | None,
     tail: Tail | None,
 ) -> Again | Parked | None:
-    """What is tried next; None: nothing, the turn has failed."""
+    """What is tried next; None: nothing, the turn has failed.
+
+    Nothing once a delta may have been shown, or when it is not the provider that failed.
+    """
+    if not isinstance(error, ProviderError):
+        return None
+    if is_retryable(error) or isinstance(error, ProviderTimeout):
+        _note_failure(session, route)
+    if tail is None or tail.stored_deltas:
+        return None
+    if is_retryable(error) and route.tries < route.retries:
+        seconds = max(retry_after(error) or 0.0, backoff(route.tries + 1))
+        elsewhere = route.next_llm_id is not None and seconds >= SLOT_WAIT
+        if not elsewhere and seconds < _seconds_left(session, instruction):
+            instruction.llm_id = route.llm.id
+            if seconds < SLOT_WAIT:
+                return Again(seconds)
+            return Parked("retry", seconds, route.provider.id)
+    if route.next_llm_id is not None and error.details.get("http_status") not in WRONG_EVERYWHERE:
+        instruction.llm_id = route.next_llm_id
+        return Again(0.0)
     return None
 
 
-def note_success(session: Session, route: Route, aftermath: Aftermath) -> None:
-    """The provider answers."""
+def _seconds_left(session: Session, instruction: Instruction) -> float:
+    left = func.extract("epoch", Instruction.deadline_at - func.clock_timestamp())
+    return float(session.scalar(select(left).where(Instruction.id == instruction.id)) or 0.0)
+
+
+#: Failures while it cools down are of calls that were made before: they say nothing new.
+_FAILED = """
+    INSERT INTO provider_health AS h (provider_id, failures, cooldown_until)
+    SELECT id, 1, CASE WHEN %(after)s <= 1
+                       THEN clock_timestamp() + make_interval(secs => %(first)s) END
+      FROM providers WHERE id = %(provider_id)s
+    ON CONFLICT (provider_id) DO UPDATE
+       SET failures = h.failures + 1,
+           cooldown_until = CASE WHEN h.failures + 1 < %(after)s THEN h.cooldown_until
+               ELSE clock_timestamp() + make_interval(secs => least(%(longest)s,
+                    %(first)s * power(2, least(h.failures + 1 - %(after)s, 30)))) END
+     WHERE h.cooldown_until IS NULL OR h.cooldown_until <= clock_timestamp()
+"""
+
+
+def _note_failure(session: Session, route: Route) -> None:
+    """The provider has failed; after some failures in a row nobody calls it for a while."""
+    settings = get_settings()
+    values = {
+        "provider_id": route.provider.id,
+        "after": settings.cooldown_failures,
+        "first": settings.cooldown,
+        "longest": settings.cooldown_max,
+    }
+    session.connection().exec_driver_sql(_FAILED, values)
+
+
+def note_success(session: Session, route: Route) -> bool:
+    """The provider answers; returns whether it had failed before."""
+    if route.failures == 0:
+        return False
+    session.execute(
+        update(ProviderHealth)
+        .where(ProviderHealth.provider_id == route.provider.id)
+        .values(failures=0, cooldown_until=None)
+        .execution_options(synchronize_session=False)
+    )
+    return True

@@ -1,0 +1,238 @@
+"""Limits of calls at once and per minute: kept across workers, waited for, and fair."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from llmchatlinker.client import LLMChatLinkerClient
+from tests.fixtures.configuration import Configure
+from tests.fixtures.scenes import Scene
+from tests.fixtures.threads import at_once, eventually
+from tests.fixtures.workers import StartWorker
+from tests.servers import scripts
+
+COUNT = 12
+
+
+class Watch:
+    """A provider that says how many calls it ever had at once."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self.most = 0
+        self._seconds = seconds
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, exchange: scripts.Exchange) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        exchange.pause(self._seconds)
+        with self._lock:
+            self._now -= 1
+        scripts.echo(exchange)
+
+
+def chats(scene: Scene, count: int, user_id: int | None = None) -> list[int]:
+    """That many chats of a user (ada)."""
+    users = [user_id or scene.user_id]
+    made = [scene.cycle.do("CHAT_CREATE", title="More", user_ids=users) for _ in range(count)]
+    return [item["chat"]["chat_id"] for item in made]
+
+
+def limit(scene: Scene, of: str, configure: Configure, most: int = 2) -> None:
+    """Set one of the limits."""
+    if of == "user":
+        configure(user_concurrency=most)
+    elif of == "provider":
+        scene.cycle.do(
+            "LLM_PROVIDER_UPDATE",
+            provider_id=scene.provider_id,
+            settings={"max_concurrency": most},
+        )
+    elif of == "user at the provider":
+        scene.cycle.do(
+            "LLM_PROVIDER_UPDATE",
+            provider_id=scene.provider_id,
+            settings={"user_concurrency": most},
+        )
+    else:
+        scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"max_concurrency": most})
+
+
+def run_all(scene: Scene, waiting: list[UUID]) -> None:
+    """Execute them at once, and then whatever is sent on, several at a time."""
+
+    def work(instruction_id: UUID) -> bool:
+        return scene.cycle.finish(instruction_id, "execute")
+
+    at_once([lambda i=i: work(i) for i in waiting])
+    eventually(lambda: _deliver(scene, waiting))
+
+
+def _deliver(scene: Scene, waiting: list[UUID]) -> bool:
+    scene.cycle.deliver("llm.generate", "database")
+    return all(scene.cycle.row(i).state == "final" for i in waiting)
+
+
+@pytest.mark.parametrize("of", ["provider", "llm", "user", "user at the provider"])
+def test_what_exceeds_a_limit_waits_and_is_answered(
+    scene: Scene, configure: Configure, of: str
+) -> None:
+    limit(scene, of, configure)
+    scene.provider.otherwise = watch = Watch()
+    waiting = [scene.decoded("Hello", chat_id=chat_id) for chat_id in chats(scene, 6)]
+
+    run_all(scene, waiting)
+
+    assert watch.most <= 2
+    assert all(scene.cycle.envelope(i)["status"] == "success" for i in waiting)
+    assert len(scene.provider.calls) == scene.cycle.count("attempts") == 6
+    assert scene.cycle.count("instructions", "not_before IS NOT NULL") == 0
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"), [("provider", "provider"), ("llm", "llm"), ("user", "user")]
+)
+def test_a_turn_beyond_a_limit_is_parked_and_its_slot_is_free(
+    scene: Scene, configure: Configure, of: str, reason: str
+) -> None:
+    limit(scene, of, configure, 1)
+    gate = scripts.Gate()
+    scene.provider.script(gate)
+    (other,) = chats(scene, 1)
+    first, second = scene.decoded("one"), scene.decoded("two", chat_id=other)
+
+    def meanwhile() -> None:
+        scene.provider.wait_for_calls(1)
+        try:
+            assert not scene.cycle.execute(second)
+            row = scene.cycle.row(second)
+            assert (row.state, row.wait_reason, row.turn) == ("waiting", reason, "queued")
+        finally:
+            gate.open()
+
+    at_once([lambda: scene.cycle.execute(first), meanwhile])
+
+    assert scene.cycle.row(second).state == "decoded", "the end of the first lets it go on"
+    assert scene.cycle.deliver("llm.generate") == [second]
+    assert len(scene.provider.calls) == 2
+
+
+def test_one_user_with_many_turns_delays_nobody_else(scene: Scene, configure: Configure) -> None:
+    limit(scene, "provider", configure, 1)
+    bob = scene.cycle.do("USER_CREATE", username="bob")["user"]["user_id"]
+    (bobs,) = chats(scene, 1, bob)
+    gate = scripts.Gate()
+    scene.provider.script(gate)
+    many = [scene.decoded(f"ada {n}", chat_id=c) for n, c in enumerate(chats(scene, 8))]
+    one = scene.decoded("bob", chat_id=bobs, user_id=bob)
+
+    def meanwhile() -> None:
+        scene.provider.wait_for_calls(1)
+        try:
+            for instruction_id in (*many[1:], one):
+                scene.cycle.execute(instruction_id)
+        finally:
+            gate.open()
+
+    at_once([lambda: scene.cycle.execute(many[0]), meanwhile])
+    run_rest(scene, [*many, one])
+
+    assert [call.question for call in scene.provider.calls][:2] == ["ada 0", "bob"]
+    asked = [call.question for call in scene.provider.calls if call.question != "bob"]
+    assert asked == [f"ada {n}" for n in range(8)], "in the order of submission"
+
+
+def run_rest(scene: Scene, waiting: list[UUID]) -> None:
+    for instruction_id in waiting:
+        scene.cycle.store(instruction_id)
+    eventually(lambda: _deliver(scene, waiting))
+
+
+def test_a_newcomer_goes_behind_those_who_wait(scene: Scene, configure: Configure) -> None:
+    limit(scene, "provider", configure, 1)
+    first, second = chats(scene, 2)
+    waiting, newcomer = scene.decoded("1", chat_id=first), scene.decoded("2", chat_id=second)
+    scene.cycle.sql(
+        "UPDATE instructions SET state = 'waiting', wait_reason = 'provider', provider_id = :p,"
+        " not_before = now() WHERE id = :id",
+        p=scene.provider_id,
+        id=waiting,
+    )
+
+    assert not scene.cycle.execute(newcomer)
+
+    assert scene.cycle.row(newcomer).state == "waiting"
+    assert scene.cycle.deliver("llm.generate") == [waiting]
+    assert scene.cycle.deliver("llm.generate") == [newcomer]
+
+
+def test_a_limit_per_minute_is_kept(scene: Scene) -> None:
+    scene.cycle.do(
+        "LLM_PROVIDER_UPDATE",
+        provider_id=scene.provider_id,
+        settings={"requests_per_minute": 2},
+    )
+    made = chats(scene, 4)
+    waiting = [scene.decoded("Hello", chat_id=chat_id) for chat_id in made]
+    for instruction_id in waiting:
+        scene.cycle.execute(instruction_id)
+    assert len(scene.provider.calls) == 2
+    rows = [scene.cycle.row(i) for i in waiting[2:]]
+    assert {(row.state, row.wait_reason) for row in rows} == {("waiting", "rate")}
+    assert all(0 < (row.not_before - row.submitted_at).total_seconds() <= 61 for row in rows)
+
+    def a_minute_later() -> None:
+        from llmchatlinker.waiting import release_due
+
+        earlier = "- interval '61 seconds'"
+        scene.cycle.sql(f"UPDATE attempts SET started_at = started_at {earlier}")
+        scene.cycle.sql(f"UPDATE instructions SET not_before = not_before {earlier}")
+        assert release_due() == 2
+
+    a_minute_later()
+    run_rest(scene, waiting)
+    assert len(scene.provider.calls) == 4
+
+
+def test_a_lost_release_is_found_by_the_sweeper(scene: Scene, configure: Configure) -> None:
+    from llmchatlinker.waiting import release_due
+
+    limit(scene, "provider", configure, 1)
+    instruction_id = scene.decoded("Hello")
+    scene.cycle.sql(
+        "UPDATE instructions SET state = 'waiting', wait_reason = 'provider', provider_id = :p,"
+        " not_before = now() WHERE id = :id",
+        p=scene.provider_id,
+        id=instruction_id,
+    )
+
+    assert (release_due(), release_due(slots=True)) == (0, 1)
+
+    assert scene.cycle.deliver("llm.generate") == [instruction_id]
+
+
+def test_limits_hold_across_workers(
+    scene: Scene, configure: Configure, worker: StartWorker
+) -> None:
+    limit(scene, "provider", configure, 2)
+    scene.provider.otherwise = watch = Watch(0.1)
+    made = chats(scene, COUNT)
+    for _ in range(2):
+        worker()
+    client = LLMChatLinkerClient()
+    data: dict[str, Any] = scene.turn | {"user_input": "Hello"}
+
+    results = [
+        client.submit("LLM_RESPONSE_GENERATE", **data | {"chat_id": chat_id}) for chat_id in made
+    ]
+    envelopes = [result.get(timeout=60) for result in results]
+
+    assert {envelope["status"] for envelope in envelopes} == {"success"}
+    assert watch.most == 2
+    assert len(scene.provider.calls) == COUNT
