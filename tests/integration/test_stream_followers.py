@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from uuid import UUID
 
 import pytest
@@ -10,12 +12,36 @@ import pytest
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.errors import InvalidData, NotFound
 from llmchatlinker.ids import new_instruction_id
+from llmchatlinker.settings import Settings, get_settings
 from llmchatlinker.streaming.following import following
 from llmchatlinker.streaming.responses import ResponseStream
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle
 from tests.fixtures.streams import Produce
 from tests.fixtures.threads import at_once, eventually
+from tests.fixtures.workers import environment
+
+FORK = """
+import os, sys, threading
+from llmchatlinker.client import LLMChatLinkerClient
+
+def numbers():
+    return [event.sequence_number for event in LLMChatLinkerClient().follow(sys.argv[1])]
+
+expected = [1, 2, 3]
+assert numbers() == expected
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        threading.Timer(30, lambda: os._exit(3)).start()
+        try:
+            os._exit(0 if numbers() == expected else 1)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(2)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    assert numbers() == expected
+"""
 
 TURN = {"user_id": 1, "chat_id": 1, "llm_id": 1, "user_input": "Who?"}
 
@@ -246,3 +272,43 @@ def test_a_follower_that_stops_for_a_while_gets_everything(
     response.finish("".join(words))
 
     assert whole(stream) == "".join(words)
+
+
+# --- other ways ---------------------------------------------------------------------------------
+
+
+def test_where_nothing_is_pushed_followers_look(
+    client: LLMChatLinkerClient, produce: Produce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settings, "broker_is_embedded", property(lambda self: True))
+    stream = client.stream(**TURN)
+    response = produce(UUID(stream.instruction_id))
+    other = client.follow(response.id)
+
+    for word in ("a", "b", "c"):
+        response.say(word)
+        while not (event := next(stream)).text:
+            pass
+        assert event.text == word
+    response.finish("abc")
+
+    assert next(stream).is_last
+    assert whole(other) == "abc"
+    assert not following().replies.connected
+
+
+def test_a_forked_child_follows_on_its_own(produce: Produce) -> None:
+    response = produce()
+    response.say("Hello")
+    response.finish("Hello")
+
+    found = subprocess.run(
+        [sys.executable, "-c", FORK, response.id],
+        env=environment(get_settings()),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert (found.returncode, found.stdout.split()) == (0, ["0", "0"])
