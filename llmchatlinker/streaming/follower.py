@@ -17,6 +17,7 @@ from llmchatlinker.errors import InvalidData, LLMChatLinkerError, NotFound
 from llmchatlinker.streaming.events import (
     CREATED,
     ENDINGS,
+    FALLBACK,
     SNAPSHOT,
     Event,
     Partial,
@@ -212,7 +213,9 @@ class Follower:
         for event in events:
             if self._gathered is not None and event["type"] not in ENDINGS:
                 if event["type"] == CREATED:
-                    self._created = event
+                    self._created = dict(event)
+                elif event["type"] == FALLBACK:
+                    self._created |= {k: v for k, v in event.items() if k in self._created}
                 self._gathered.add([event])
                 self._next += 1
                 continue
