@@ -35,7 +35,7 @@ from llmchatlinker.turns import Aftermath
 from llmchatlinker.units import asking, ledger, limits, openings, routing
 from llmchatlinker.units.asking import Asked
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
-from llmchatlinker.units.context import conversation
+from llmchatlinker.units.context import conversation, estimated, ratio
 from llmchatlinker.units.discovery import endpoint_of
 from llmchatlinker.units.handling import Again, Ended, Held, Parked
 from llmchatlinker.units.ledger import Line
@@ -164,6 +164,7 @@ class _Generation:
             if full is not None:
                 return full
         request = _request(session, chat, asked, route)
+        estimate = estimated(request.messages, request.parameters.get("tools"))
         endpoint = endpoint_of(session, instruction, route.provider, route.llm)
         after = 0
         if mine is not None:
@@ -171,9 +172,13 @@ class _Generation:
             after = store.last_number(session, instruction.id)
         else:
             if answer is None:
-                opened = openings.open_turn(session, instruction, chat, asked, route, worker)
+                opened = openings.open_turn(
+                    session, instruction, chat, asked, route, worker, estimate
+                )
             else:
-                opened = openings.open_again(session, instruction, answer, asked, route, worker)
+                opened = openings.open_again(
+                    session, instruction, answer, asked, route, worker, estimate
+                )
             attempt_id = opened.attempt_id
             if opened.events:
                 first = store.append(session, instruction.id, attempt_id, opened.events)
@@ -312,14 +317,16 @@ def _closing(instruction: Instruction | None, done: Performed) -> Closing:
 
 def _request(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
     parameters = route.parameters | asked.parameters
+    window = route.llm.settings.get("context_window")
     max_tokens = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
     messages = conversation(
         chat.system_prompt,
         asking.history(session, asked.parent_id),
         asked.content,
-        route.llm.settings.get("context_window"),
+        window,
         max_tokens if isinstance(max_tokens, int) else None,
         tools=parameters.get("tools"),
+        ratio=1.0 if window is None else ratio(ledger.counted(session, route.provider, route.llm)),
     )
     return ChatRequest(route.llm.llm_name, messages, parameters)
 

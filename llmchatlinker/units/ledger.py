@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Attempt
+from llmchatlinker.db.models import LLM, Attempt, Provider
 from llmchatlinker.errors import Cancelled, LLMChatLinkerError
 from llmchatlinker.providers.base import Usage
 
@@ -81,6 +81,24 @@ def close(
 
 def _plain(statement: Any) -> Any:
     return statement.execution_options(synchronize_session=False)
+
+
+#: Of so many of the provider's newest calls, those of the LLM: where many LLMs are served, an old line
+#: is not worth a long search.
+_COUNTED = """
+    SELECT estimated_tokens, prompt_tokens
+      FROM (SELECT llm_id, estimated_tokens, prompt_tokens FROM attempts
+             WHERE provider_id = %(provider_id)s ORDER BY started_at DESC LIMIT 200) AS newest
+     WHERE llm_id = %(llm_id)s AND prompt_tokens > 0 AND estimated_tokens > 0
+     LIMIT 20
+"""
+
+
+def counted(session: Session, provider: Provider, llm: LLM) -> list[tuple[int, int]]:
+    """Prompt tokens of the LLM's newest calls: as we estimated, and as the provider counted them."""
+    values = {"provider_id": provider.id, "llm_id": llm.id}
+    rows = session.connection().exec_driver_sql(_COUNTED, values)
+    return [(int(row[0]), int(row[1])) for row in rows]
 
 
 def cost(price: dict[str, float] | None, usage: Usage) -> Decimal | None:

@@ -39,9 +39,9 @@ _OPEN = """
         RETURNING id, parent_id
     ), line AS (
         INSERT INTO attempts (instruction_id, number, user_id, llm_id, provider_id, provider_name,
-                              llm_name, worker, lease_until)
+                              llm_name, worker, estimated_tokens, lease_until)
         VALUES (CAST(%(id)s AS uuid), 1, %(user_id)s, %(llm_id)s, %(provider_id)s,
-                %(provider_name)s, %(llm_name)s, %(worker)s,
+                %(provider_name)s, %(llm_name)s, %(worker)s, %(estimate)s,
                 clock_timestamp() + make_interval(secs => %(lease)s))
         RETURNING id
     ), chat AS (
@@ -88,7 +88,13 @@ def answer_of(session: Session, instruction: Instruction) -> Message:
 
 
 def open_turn(
-    session: Session, instruction: Instruction, chat: Chat, asked: Asked, route: Route, worker: str
+    session: Session,
+    instruction: Instruction,
+    chat: Chat,
+    asked: Asked,
+    route: Route,
+    worker: str,
+    estimate: int,
 ) -> Opened:
     """The turn's first attempt."""
     values = {
@@ -104,6 +110,7 @@ def open_turn(
         "provider_id": route.provider.id,
         "provider_name": route.provider.name,
         "worker": worker,
+        "estimate": estimate,
         "lease": get_settings().lease,
         "previous": chat.active_message_id,
     }
@@ -130,6 +137,7 @@ def open_again(
     asked: Asked,
     route: Route,
     worker: str,
+    estimate: int,
 ) -> Opened:
     """A further attempt at an answer that is open already."""
     attempt = Attempt(
@@ -141,6 +149,7 @@ def open_again(
         provider_name=route.provider.name,
         llm_name=route.llm.llm_name,
         worker=worker,
+        estimated_tokens=estimate,
         lease_until=lease_end(),
     )
     session.add(attempt)

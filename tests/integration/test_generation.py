@@ -132,6 +132,7 @@ def test_the_nearest_parameters_win(scene: Scene) -> None:
 
 def test_history_is_cut_to_the_context_window(scene: Scene) -> None:
     scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"context_window": 120})
+    scene.provider.otherwise = scripts.answer("y" * 60, usage=False)
     for number in range(4):
         scene.ask(f"question {number} " + "x" * 60)
 
@@ -141,6 +142,22 @@ def test_history_is_cut_to_the_context_window(scene: Scene) -> None:
     assert sent[-1]["content"].startswith("question 3")
     assert sent[0]["role"] == "user"
     assert len(scene.messages()) == 8
+
+
+def test_what_a_provider_counted_corrects_the_next_estimate(scene: Scene) -> None:
+    scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"context_window": 120})
+    question = "x" * 150
+    scene.ask(question)
+    assert len(scene.provider.calls[-1].body["messages"]) == 1
+    ((estimated, counted),) = scene.cycle.sql(
+        "SELECT estimated_tokens, prompt_tokens FROM attempts"
+    )
+    assert estimated == 8 + 50 and counted == 1
+
+    scene.ask("y" * 150)
+
+    sent = [m["content"][0] for m in scene.provider.calls[-1].body["messages"]]
+    assert sent == ["x", "Y", "y"], "the provider counts so few tokens that more fits"
 
 
 def test_a_question_beyond_the_context_window_is_refused_before_it_is_sent(scene: Scene) -> None:
