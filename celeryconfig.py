@@ -89,9 +89,6 @@ worker_consumer = "llmchatlinker.consumer:Consumer"
 worker_hijack_root_logger = True
 worker_log_format = "%(asctime)s %(levelname)s %(processName)s %(message)s"
 worker_task_log_format = "%(asctime)s %(levelname)s %(processName)s %(message)s"
-# Seconds that SIGQUIT gives running stages. SIGTERM waits for them to end: a call of a provider may
-# take as long as its total timeout.
-worker_soft_shutdown_timeout = 25.0
 worker_cancel_long_running_tasks_on_connection_loss = False
 # Flower and `celery events` see the workers without further ado; events carry ids, never text.
 worker_send_task_events = True

@@ -28,6 +28,7 @@ from celery.worker import consumer as celery_consumer
 
 from llmchatlinker import health
 from llmchatlinker.message_check import what_is_wrong
+from llmchatlinker.stopping import stopping
 from llmchatlinker.topology import dead_letter_queue
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,8 @@ class Consumer(celery_consumer.Consumer):
         handle: Callable[[Any], Any] = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> Any:
+            if stopping.begun.is_set():
+                return None  # not acknowledged: another worker gets it when this one is gone
             problem = what_is_wrong(message)
             return handle(message) if problem is None else self._refuse(message, problem)
 

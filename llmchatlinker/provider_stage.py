@@ -20,9 +20,10 @@ from llmchatlinker.envelope import failure, success
 from llmchatlinker.instructions import InstructionType
 from llmchatlinker.outcomes import commit_outcome
 from llmchatlinker.stage_rules import Closed, as_error, due, failed, locked
+from llmchatlinker.stopping import stopping
 from llmchatlinker.turns import Aftermath
 from llmchatlinker.units.control import parse
-from llmchatlinker.units.handling import Again, Ended, Held, Parked, ProviderHandler
+from llmchatlinker.units.handling import Again, Ended, HandedBack, Held, Parked, ProviderHandler
 
 
 def execute_with_provider(
@@ -99,6 +100,8 @@ def _settle(
         reason = as_error(error, instruction_id, "execute")
         return _settle(instruction_id, spec, handler, work, reason, again=False)
     follow(aftermath)
+    if isinstance(settled, HandedBack):
+        stopping.give_back()
     if isinstance(settled, Again | bool):
         return settled
     return isinstance(settled, Ended)

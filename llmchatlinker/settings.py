@@ -96,6 +96,9 @@ class Settings:
         86_400.0, "seconds that each event of a finished response is kept; then its text as a whole"
     )
     instruction_bytes: int = _setting(1_048_576, "size of an instruction's JSON text, at most")
+    stop_timeout: float = _setting(
+        25.0, "seconds that a worker which is to stop lets its work finish; the rest is handed back"
+    )
     concurrency: int = _setting(32, "instructions a worker process works on at once (threads)")
     provider_connect_timeout: float = _setting(5.0, "seconds to connect to a provider")
     provider_first_token_timeout: float = _setting(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ENDED_ENTRIES = 64
 
 _here = threading.local()
+#: The calls of this process.
+_calls: set[Call] = set()
 
 
 class Call:
@@ -119,11 +121,23 @@ def under_way(call: Call, seconds: float) -> Iterator[Call]:
     """The call is made by this thread now, and is broken off after that time."""
     call.begin(seconds)
     _here.call = call
+    _calls.add(call)
     try:
         yield call
     finally:
+        _calls.discard(call)
         _here.call = None
         call.end()
+
+
+#: Why a call was broken off when its worker stops, in the details of its error.
+HANDED_BACK = "handed_back"
+
+
+def abort_all(reason: str) -> None:
+    """Break off every call of this process."""
+    for call in list(_calls):
+        call.abort(reason)
 
 
 def current_call() -> Call | None:

@@ -13,10 +13,11 @@ from llmchatlinker.db.models import LLM, Instruction, Provider
 from llmchatlinker.errors import LLMChatLinkerError
 from llmchatlinker.instruction_data.llm import LLMProviderDiscover
 from llmchatlinker.providers.base import Endpoint
+from llmchatlinker.providers.calls import HANDED_BACK
 from llmchatlinker.providers.registry import wire
 from llmchatlinker.settings import get_settings
 from llmchatlinker.turns import Aftermath
-from llmchatlinker.units.handling import Ended
+from llmchatlinker.units.handling import Ended, HandedBack
 from llmchatlinker.units.headers import merged, opened
 from llmchatlinker.units.lookups import get_provider
 
@@ -94,8 +95,10 @@ class Discover:
         work: Inquiry,
         answer: list[str] | LLMChatLinkerError,
         aftermath: Aftermath,
-    ) -> Ended:
+    ) -> Ended | HandedBack:
         """The names as they came."""
         if isinstance(answer, LLMChatLinkerError):
+            if answer.details.get("reason") == HANDED_BACK:
+                return HandedBack()
             return Ended({}, answer)
         return Ended({"models": answer})

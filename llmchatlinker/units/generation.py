@@ -11,20 +11,21 @@ import json
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import (
+    Cancelled,
     InDoubt,
     InternalError,
     LLMChatLinkerError,
     NotFound,
 )
 from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Delta, Endpoint, Usage
-from llmchatlinker.providers.calls import Call
+from llmchatlinker.providers.calls import HANDED_BACK, Call
 from llmchatlinker.providers.registry import wire
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming import store
@@ -37,7 +38,7 @@ from llmchatlinker.units.asking import Asked
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
 from llmchatlinker.units.context import conversation, estimated, ratio
 from llmchatlinker.units.discovery import endpoint_of
-from llmchatlinker.units.handling import Again, Ended, Held, Parked
+from llmchatlinker.units.handling import Again, Ended, HandedBack, Held, Parked
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
 from llmchatlinker.units.routing import Route
@@ -254,14 +255,20 @@ class _Generation:
         work: Turn,
         answer: Performed | LLMChatLinkerError,
         aftermath: Aftermath,
-    ) -> Ended | Parked | Again | None:
+    ) -> Ended | Parked | Again | HandedBack | None:
         """Close the attempt, and then the turn, unless it is tried again."""
         done = answer if isinstance(answer, Performed) else Performed(None, answer)
+        handed_back = _is_handed_back(instruction, done)
+        if handed_back:
+            done = replace(done, error=Cancelled("The worker that made the call was stopped."))
         price = work.route.price
         if not ledger.close(session, work.attempt_id, done.error, done.usage, price):
             return None  # taken over: whoever has done that goes on from there
         limits.release(session, work.route, work.user_id, aftermath)
-        closing = _closing(instruction, done)
+        if handed_back and not _was_shown(done):
+            return HandedBack()
+        # What was shown already is never generated again: it becomes the answer.
+        closing = Closing("in_doubt", "in_doubt") if handed_back else _closing(instruction, done)
         if closing.status == "failed" and instruction is not None and instruction.outcome is None:
             step = routing.after_failure(session, instruction, work.route, done.error, done.tail)
             if step is not None:
@@ -298,6 +305,18 @@ class Regenerate(_Generation):
 
     def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
         return asking.by_regenerate(session, chat, data)
+
+
+def _is_handed_back(instruction: Instruction | None, done: Performed) -> bool:
+    """Whether the call was broken off only because this worker stops."""
+    if instruction is None or instruction.outcome is not None or instruction.cancel_requested:
+        return False
+    return done.error is not None and done.error.details.get("reason") == HANDED_BACK
+
+
+def _was_shown(done: Performed) -> bool:
+    said = isinstance(done.said, Partial) and not done.said.is_empty
+    return said or (done.tail is not None and done.tail.stored_deltas)
 
 
 def _closing(instruction: Instruction | None, done: Performed) -> Closing:

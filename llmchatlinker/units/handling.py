@@ -39,6 +39,11 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedBack:
+    """This worker stops: the instruction goes on in another one, which gets its message again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The instruction ends here. ``message``: what is said instead of the type's own sentence."""
 
@@ -75,7 +80,7 @@ class ProviderHandler(Protocol):
         work: Any,
         answer: Any | LLMChatLinkerError,
         aftermath: Aftermath,
-    ) -> Ended | Parked | Again | None:
+    ) -> Ended | Parked | Again | HandedBack | None:
         """Write down how the call ended, and what becomes of the instruction.
 
         ``instruction`` may have its outcome already, or be gone: then, and where another worker has
