@@ -114,6 +114,12 @@ class InDoubt(LLMChatLinkerError):
     code = "in_doubt"
 
 
+class Poisoned(LLMChatLinkerError):
+    """The work of this instruction ended its worker again and again, so it is tried no more."""
+
+    code = "poisoned"
+
+
 class InternalError(LLMChatLinkerError):
     """A defect of LLMChatLinker's own; the worker's log has the traceback."""
 

@@ -280,6 +280,10 @@ class Instruction(Base):
     #: A generation's place in its chat: ``queued`` → ``active`` → ``done``; null for all else.
     turn: Mapped[str | None]
     outcome: Mapped[dict[str, Any] | None]
+    #: How often the stage that was due in state ``starts_of`` is known to have been begun. Counted from
+    #: its second time on, when its message comes again: the first delivery costs nothing.
+    starts: Mapped[int] = mapped_column(server_default=text("0"))
+    starts_of: Mapped[str | None]
 
 
 class Attempt(Base):
@@ -401,6 +405,41 @@ class Waiter(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class DeadLetter(Base):
+    """A message that no worker could or should work on, without its body."""
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (
+        Index(None, "instruction_id"),
+        CheckConstraint(
+            "became IN ('republished', 'closed', 'settled', 'kept', 'replayed', 'discarded')",
+            name="became",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    arrived_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    #: Where it came from; null for what reached no queue at all.
+    queue: Mapped[str | None]
+    #: RabbitMQ's word (``rejected``, ``expired``, ``delivery_limit``, ``maxlen``), or ``unroutable``,
+    #: or of ours ``poisoned``: a stage that killed its worker too often.
+    reason: Mapped[str]
+    task: Mapped[str | None]
+    #: No foreign key: the letter outlives the instruction's row.
+    instruction_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    #: Of the body, in bytes.
+    size: Mapped[int]
+    content_type: Mapped[str | None]
+    #: What became of it: its stage was ``republished``, its instruction ``closed`` with an error, or
+    #: nothing was left to be done (``settled``); or it was ``kept`` for a person, who may have
+    #: ``replayed`` or ``discarded`` it.
+    became: Mapped[str]
+    #: The instruction that a person has submitted in its place.
+    replayed_as: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    #: Tells a letter that is delivered once more from another one; nothing of its body is in it.
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class TaskResult(Base):
     """The result of a Celery task that is no instruction, and of a saved group (``group:<id>``).
 
@@ -409,6 +448,7 @@ class TaskResult(Base):
     """
 
     __tablename__ = "task_results"
+    __table_args__ = (Index(None, "date_done"),)
 
     task_id: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[str]

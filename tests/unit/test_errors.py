@@ -28,6 +28,7 @@ CODES = {
     "cancelled",
     "deadline_exceeded",
     "in_doubt",
+    "poisoned",
     "internal",
     "configuration",
     "unavailable",

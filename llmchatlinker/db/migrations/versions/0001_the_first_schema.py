@@ -101,6 +101,8 @@ def upgrade() -> None:
         sa.Column(
             "outcome", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True
         ),
+        sa.Column("starts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("starts_of", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "(state IN ('final', 'withdrawn')) = (final_at IS NOT NULL)",
             name=op.f("ck_instructions_end"),
@@ -207,6 +209,34 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_task_results")),
+    )
+    op.create_index(op.f("ix_task_results_date_done"), "task_results", ["date_done"], unique=False)
+    op.create_table(
+        "dead_letters",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column(
+            "arrived_at",
+            postgresql.TIMESTAMP(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("queue", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("task", sa.Text(), nullable=True),
+        sa.Column("instruction_id", sa.Uuid(), nullable=True),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("content_type", sa.Text(), nullable=True),
+        sa.Column("became", sa.Text(), nullable=False),
+        sa.Column("replayed_as", sa.Uuid(), nullable=True),
+        sa.Column("fingerprint", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint(
+            "became IN ('republished', 'closed', 'settled', 'kept', 'replayed', 'discarded')",
+            name=op.f("ck_dead_letters_became"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_dead_letters")),
+    )
+    op.create_index(
+        op.f("ix_dead_letters_instruction_id"), "dead_letters", ["instruction_id"], unique=False
     )
     op.create_table(
         "users",
