@@ -40,6 +40,15 @@ _FAULTS = """
       FROM texts JOIN messages m USING (instruction_id) WHERE m.role = 'assistant'
 """
 
+#: Where the time until the first token goes, by PostgreSQL's clock, in seconds.
+_STEPS = """
+    SELECT EXTRACT(epoch FROM i.decoded_at - i.submitted_at)::float8,
+           EXTRACT(epoch FROM a.started_at - i.decoded_at)::float8,
+           EXTRACT(epoch FROM a.first_delta_at - a.started_at)::float8
+      FROM instructions i JOIN attempts a ON a.instruction_id = i.id
+     ORDER BY i.seq
+"""
+
 
 def run(bench: Bench) -> Report:
     """See the module's docstring."""
@@ -76,6 +85,7 @@ def _first_tokens(bench: Bench, place: Place) -> tuple[Table, dict[str, Any]]:
         mine = client.ask("streams", datas=datas, **order)["streams"]
         used, resident = llm.cpu() - before, llm.resident()
         stored, faults = place.sql(_FAULTS)[0]
+        steps = list(zip(*place.sql(_STEPS)[AT_ONCE:], strict=True))
     firsts = [
         [item["first"] for item in side[AT_ONCE:] if item["first"] is not None]
         for side in (mine, plain)
@@ -85,6 +95,12 @@ def _first_tokens(bench: Bench, place: Place) -> tuple[Table, dict[str, Any]]:
     table.add_percentiles("first token", firsts)
     added = percentile(firsts[0], 0.5) - percentile(firsts[1], 0.5)
     table.add("added to the first token, p50", "ms", [added * 1000, None])
+    for name, taken in zip(
+        ("submitted → decoded", "decoded → the call", "the call → first token stored"),
+        steps,
+        strict=True,
+    ):
+        table.add(f"{name}, p50", "ms", [percentile(taken, 0.5) * 1000, None])
     table.add("streams stored", "", [stored, None], "plain")
     table.add("stored with a fault", "", [faults + count - stored, None], "plain")
     table.add("seen with a fault", "", [bad, None], "plain")
