@@ -6,10 +6,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Chat, Instruction
+from llmchatlinker.db.models import Instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +36,26 @@ class Aftermath:
     alarms: list[float] = field(default_factory=list)
 
 
+#: One round trip, two statements: the second one sees what was committed while the first one waited.
+#: The chat's lock orders this against a turn that is just finding out that it must wait.
+_RELEASE = """
+    SELECT id FROM chats WHERE id = %(chat_id)s FOR NO KEY UPDATE;
+    UPDATE instructions SET state = 'decoded', wait_reason = NULL, published_at = now()
+     WHERE id = (SELECT id FROM instructions
+                  WHERE chat_id = %(chat_id)s AND turn IN ('queued', 'active')
+                  ORDER BY turn = 'active' DESC, seq LIMIT 1)
+       AND turn = 'queued' AND state = 'waiting' AND wait_reason = 'turn'
+    RETURNING CAST(id AS text), type
+"""
+
+
 def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, ...]:
     """Let the chat's first waiting turn go on, unless another is active or on its way already."""
     if chat_id is None:
         return ()
-    # The chat's lock orders this against a turn that is just finding out that it must wait.
-    session.execute(select(Chat.id).where(Chat.id == chat_id).with_for_update(key_share=True))
-    first = (
-        select(Instruction.id)
-        .where(Instruction.chat_id == chat_id, Instruction.turn.in_(("queued", "active")))
-        .order_by((Instruction.turn == "active").desc(), Instruction.seq)
-        .limit(1)
-        .scalar_subquery()
-    )
-    rows = session.execute(
-        update(Instruction)
-        .where(
-            Instruction.id == first,
-            Instruction.turn == "queued",
-            Instruction.state == "waiting",
-            Instruction.wait_reason == "turn",
-        )
-        .values(state="decoded", wait_reason=None, published_at=func.now())
-        .returning(Instruction.id, Instruction.type)
-        .execution_options(synchronize_session=False)
-    )
-    return tuple(Released(row.id, row.type) for row in rows)
+    session.flush()
+    rows = session.connection().exec_driver_sql(_RELEASE, {"chat_id": chat_id})
+    return tuple(Released(uuid.UUID(row[0]), row[1]) for row in rows)
 
 
 def stop_turns_of_chats(session: Session, chat_ids: Any) -> None:

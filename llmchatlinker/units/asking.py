@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,7 +13,7 @@ from llmchatlinker.errors import InvalidData, NotFound
 from llmchatlinker.instruction_data.content import parts_of, text_of
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate, LLMResponseRegenerate
 from llmchatlinker.units.context import HISTORY_LENGTH
-from llmchatlinker.units.lookups import get_message, get_user, require_member, visible
+from llmchatlinker.units.lookups import get_message, not_a_member, visible
 from llmchatlinker.units.tree import path_to
 
 
@@ -36,12 +36,30 @@ class Asked:
         return self.text if self.parts is None else self.parts
 
 
+class Speaker(Protocol):
+    """What is known of who speaks."""
+
+    @property
+    def user_exists(self) -> bool:
+        """There is such a user."""
+
+    @property
+    def is_member(self) -> bool:
+        """It takes part in the chat."""
+
+
+def require_speaker(chat: Chat, user_id: int, speaker: Speaker) -> None:
+    """Raise NotFound or NotAMember for who may not speak in the chat."""
+    if not speaker.user_exists:
+        raise NotFound(f"There is no user {user_id}.", {"field": "user_id", "value": user_id})
+    if not speaker.is_member:
+        raise not_a_member(chat.id, user_id)
+
+
 def by_generate(
     session: Session, chat: Chat, data: LLMResponseGenerate, question: Message | None
 ) -> Asked:
     """What LLM_RESPONSE_GENERATE asks; ``question``: its own, where an earlier attempt made it."""
-    get_user(session, data.user_id)
-    require_member(session, chat.id, data.user_id)
     assert data.llm_id is not None
     if question is not None:
         parent_id = question.parent_id
@@ -72,9 +90,6 @@ def by_regenerate(session: Session, chat: Chat, data: LLMResponseRegenerate) -> 
         raise NotFound(
             f"Message {question.id} was erased.", {"field": "message_id", "value": question.id}
         )
-    if data.user_id is not None:
-        get_user(session, data.user_id)
-        require_member(session, chat.id, data.user_id)
     return Asked(
         user_id=data.user_id if data.user_id is not None else question.user_id,
         parent_id=question.parent_id,

@@ -25,7 +25,12 @@ Result = dict[str, Any]
 
 
 def endpoint_of(
-    session: Session, instruction: Instruction, provider: Provider, llm: LLM | None = None
+    session: Session,
+    instruction: Instruction,
+    provider: Provider,
+    llm: LLM | None = None,
+    *,
+    seconds: float | None = None,
 ) -> Endpoint:
     """Where and how to speak to the provider, within what is left of the instruction's time.
 
@@ -43,7 +48,7 @@ def endpoint_of(
         read_timeout=timeouts.get("read", process.provider_read_timeout),
         total_timeout=min(
             timeouts.get("total", process.provider_total_timeout),
-            _seconds_left(session, instruction),
+            _seconds_left(session, instruction) if seconds is None else max(0.1, seconds),
         ),
         answer_bytes=process.provider_answer_bytes,
         headers=opened(merged(provider.settings.get("headers"), settings.get("headers"))),

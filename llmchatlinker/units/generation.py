@@ -41,6 +41,7 @@ from llmchatlinker.units.discovery import endpoint_of
 from llmchatlinker.units.handling import Again, Ended, HandedBack, Held, Parked
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
+from llmchatlinker.units.openings import Standing
 from llmchatlinker.units.routing import Route
 from llmchatlinker.units.turn_policies import busy, policy_of
 
@@ -111,12 +112,17 @@ class _Generation:
             if not lines:
                 return Ended({}, closing.error)
             return conclude(session, instruction.id, instruction, closing, aftermath)
-        if instruction.turn != "active" and openings.is_behind(session, instruction):
+        stands = openings.standing(session, instruction, data.user_id)
+        if instruction.turn != "active" and stands.is_behind:
             if policy_of(data, chat.turn_policy) == "reject":
                 raise busy(chat.id)
             return Parked("turn")
         try:
-            return self._start(session, chat, data, instruction, worker, lines, mine, aftermath)
+            if data.user_id is not None:
+                asking.require_speaker(chat, data.user_id, stands)
+            return self._start(
+                session, chat, data, instruction, worker, lines, mine, stands, aftermath
+            )
         except LLMChatLinkerError as error:
             if not lines:
                 raise
@@ -152,6 +158,7 @@ class _Generation:
         worker: str,
         lines: Sequence[Line],
         mine: Attempt | None,
+        stands: Standing,
         aftermath: Aftermath,
     ) -> Turn | Parked:
         answer = openings.answer_of(session, instruction) if lines else None
@@ -166,7 +173,9 @@ class _Generation:
                 return full
         request = _request(session, chat, asked, route)
         estimate = estimated(request.messages, request.parameters.get("tools"))
-        endpoint = endpoint_of(session, instruction, route.provider, route.llm)
+        endpoint = endpoint_of(
+            session, instruction, route.provider, route.llm, seconds=stands.seconds_left
+        )
         after = 0
         if mine is not None:
             attempt_id = mine.id
@@ -195,7 +204,7 @@ class _Generation:
             route=route,
             user_id=asked.user_id,
             after=after,
-            followers=openings.followers(session, instruction),
+            followers=stands.followers,
         )
 
     # --- perform --------------------------------------------------------------------------------

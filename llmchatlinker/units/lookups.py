@@ -124,10 +124,15 @@ def members(session: Session, chat_ids: Sequence[int]) -> dict[int, list[User]]:
 def require_member(session: Session, chat_id: int, user_id: int) -> None:
     """Raise NotAMember unless the user takes part in the chat."""
     if session.get(ChatMember, (chat_id, user_id)) is None:
-        raise NotAMember(
-            f"User {user_id} is not a member of chat {chat_id}.",
-            {"user_id": user_id, "chat_id": chat_id},
-        )
+        raise not_a_member(chat_id, user_id)
+
+
+def not_a_member(chat_id: int, user_id: int) -> NotAMember:
+    """The error of a user who does not take part in the chat."""
+    return NotAMember(
+        f"User {user_id} is not a member of chat {chat_id}.",
+        {"user_id": user_id, "chat_id": chat_id},
+    )
 
 
 def page(

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Attempt, Chat, Instruction, Message, Waiter
+from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import NotFound
 from llmchatlinker.leases import lease_end
 from llmchatlinker.settings import get_settings
@@ -64,15 +64,44 @@ class Opened:
     events: list[dict[str, Any]]
 
 
-def is_behind(session: Session, instruction: Instruction) -> bool:
-    """Whether another turn of the chat is before this one. The chat's row is locked."""
-    query = select(Instruction.id).where(
-        Instruction.chat_id == instruction.chat_id,
-        Instruction.id != instruction.id,
-        Instruction.turn.in_(("queued", "active")),
-        or_(Instruction.seq < instruction.seq, Instruction.turn == "active"),
-    )
-    return session.scalar(query.limit(1)) is not None
+#: Behind the chat's lock: what this sees, nobody changes before the turn is taken.
+_STANDING = """
+    SELECT EXISTS (SELECT FROM instructions other
+                    WHERE other.chat_id = i.chat_id AND other.id <> i.id
+                      AND other.turn IN ('queued', 'active')
+                      AND (other.seq < i.seq OR other.turn = 'active')),
+           extract(epoch FROM i.deadline_at - clock_timestamp()),
+           EXISTS (SELECT FROM users WHERE id = %(user_id)s),
+           EXISTS (SELECT FROM chat_members
+                    WHERE chat_id = i.chat_id AND user_id = %(user_id)s),
+           ARRAY(SELECT queue FROM waiters WHERE instruction_id = i.id AND following)
+      FROM instructions i WHERE i.id = CAST(%(id)s AS uuid)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a turn stands in its chat.
+
+    ``is_behind``: another turn is before it. ``seconds_left``: until its deadline. ``followers``: the
+    queues of those who follow the response from its beginning.
+    """
+
+    is_behind: bool
+    seconds_left: float
+    user_exists: bool
+    is_member: bool
+    followers: tuple[str, ...]
+
+
+def standing(session: Session, instruction: Instruction, user_id: int | None) -> Standing:
+    """Read it; ``user_id``: who speaks. The chat's row is locked."""
+    values = {"id": str(instruction.id), "user_id": user_id}
+    row = session.connection().exec_driver_sql(_STANDING, values).one()
+    queues = list(row[4])
+    if instruction.follow and instruction.reply_to is not None:
+        queues.insert(0, instruction.reply_to)
+    return Standing(row[0], float(row[1]), row[2], row[3], tuple(dict.fromkeys(queues)))
 
 
 def answer_of(session: Session, instruction: Instruction) -> Message:
@@ -175,12 +204,3 @@ def _fallback(route: Route) -> dict[str, Any]:
         "instead_of": route.instead_of,
         "reason": route.reason,
     }
-
-
-def followers(session: Session, instruction: Instruction) -> tuple[str, ...]:
-    """The queues of those who follow the response from its beginning."""
-    query = select(Waiter.queue).where(Waiter.instruction_id == instruction.id, Waiter.following)
-    queues = list(session.scalars(query))
-    if instruction.follow and instruction.reply_to is not None:
-        queues.insert(0, instruction.reply_to)
-    return tuple(dict.fromkeys(queues))
