@@ -7,11 +7,8 @@ answer, the last events and the outcome together. Every piece may run twice.
 
 from __future__ import annotations
 
-import json
-import logging
-import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -20,21 +17,18 @@ from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import (
     Cancelled,
     InDoubt,
-    InternalError,
     LLMChatLinkerError,
     NotFound,
 )
-from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Delta, Endpoint, Usage
-from llmchatlinker.providers.calls import HANDED_BACK, Call
-from llmchatlinker.providers.registry import wire
+from llmchatlinker.providers.base import ChatAnswer, ChatRequest
+from llmchatlinker.providers.calls import HANDED_BACK
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming import store
-from llmchatlinker.streaming.events import Partial, delta_event
-from llmchatlinker.streaming.tail import Tail
-from llmchatlinker.streaming.writer import open_stream
+from llmchatlinker.streaming.events import Partial
 from llmchatlinker.turns import Aftermath
 from llmchatlinker.units import asking, ledger, limits, openings, routing
 from llmchatlinker.units.asking import Asked
+from llmchatlinker.units.calling import Performed, Turn, call_provider
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
 from llmchatlinker.units.context import conversation, estimated, ratio
 from llmchatlinker.units.discovery import endpoint_of
@@ -44,33 +38,6 @@ from llmchatlinker.units.lookups import get_chat
 from llmchatlinker.units.openings import Standing
 from llmchatlinker.units.routing import Route
 from llmchatlinker.units.turn_policies import busy, policy_of
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A claimed turn: everything that its call and its end need."""
-
-    instruction_id: uuid.UUID
-    attempt_id: int
-    endpoint: Endpoint
-    request: ChatRequest
-    route: Route
-    user_id: int | None
-    #: The number of the last event that is stored, and the queues of those who follow.
-    after: int
-    followers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Performed:
-    """How a call went: the answer, or what came of it and the error that ended it."""
-
-    said: ChatAnswer | Partial | None = field(repr=False)
-    error: LLMChatLinkerError | None
-    usage: Usage = field(default_factory=Usage)
-    tail: Tail | None = field(default=None, repr=False)
 
 
 class _Generation:
@@ -211,49 +178,7 @@ class _Generation:
 
     def perform(self, work: Turn) -> Performed:
         """One call, and only one."""
-        call = Call()
-
-        def on_stop(reason: str) -> None:
-            call.cancel()
-
-        stream = open_stream(
-            work.instruction_id,
-            work.attempt_id,
-            work.after,
-            on_stop,
-            followers=work.followers,
-        )
-        came: list[Delta] = []
-
-        def on_delta(delta: Delta) -> None:
-            came.append(delta)
-            stream.delta(delta)
-
-        answer: ChatAnswer | None = None
-        error: LLMChatLinkerError | None = None
-        try:
-            answer = wire(work.route.provider.kind).chat(
-                work.endpoint, work.request, call, on_delta
-            )
-            if not came:
-                for delta in _whole(answer):
-                    on_delta(delta)
-        except LLMChatLinkerError as failed:
-            error = failed
-        except Exception as defect:
-            logger.error(
-                "Instruction %s: its call failed with a defect",
-                work.instruction_id,
-                exc_info=defect,
-            )
-            error = InternalError(details={"exception": type(defect).__name__})
-        finally:
-            tail = stream.drain()
-        if answer is not None:
-            return Performed(answer, None, answer.usage, tail)
-        said = Partial()
-        said.add(delta_event(delta) for delta in came)
-        return Performed(said, error, call.usage or Usage(), tail)
+        return call_provider(work)
 
     # --- settle ---------------------------------------------------------------------------------
 
@@ -357,17 +282,3 @@ def _request(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRe
         ratio=1.0 if window is None else ratio(ledger.counted(session, route.provider, route.llm)),
     )
     return ChatRequest(route.llm.llm_name, messages, parameters)
-
-
-def _whole(answer: ChatAnswer) -> Iterator[Delta]:
-    """An answer that came whole, as deltas."""
-    if answer.reasoning:
-        yield Delta("reasoning", answer.reasoning)
-    if answer.content:
-        yield Delta("text", answer.content)
-    for index, item in enumerate(answer.tool_calls or ()):
-        function = item.get("function") if isinstance(item, dict) else None
-        function = function if isinstance(function, dict) else {}
-        arguments = function.get("arguments")
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
-        yield Delta("tool_call", text, index, item.get("id"), function.get("name"))
