@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -104,8 +105,10 @@ def submit(
         if submission.cancels is not None:
             from llmchatlinker.cancels import cancel  # which publishes what it releases
 
-            # Now, and not when a worker comes to it; the worker says what has become of it.
-            cancel(submission.cancels, patience=get_settings().client_patience)
+            # Now, and not when a worker comes to it; the worker says what has become of it, and does
+            # it where this process could not.
+            with suppress(Unavailable):
+                cancel(submission.cancels, patience=get_settings().client_patience)
         _publish_or_withdraw(submission, reply_to)
     return str(found)  # or else the same instruction was submitted before, and is on its way
 

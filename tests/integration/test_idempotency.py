@@ -9,7 +9,8 @@ import pytest
 
 from llmchatlinker.errors import LLMChatLinkerError
 from tests.fixtures.cycles import Cycle
-from tests.fixtures.threads import at_once
+from tests.fixtures.scenes import Scene
+from tests.fixtures.threads import at_once, eventually
 
 
 def test_the_same_submission_under_a_key_is_the_same_instruction(cycle: Cycle) -> None:
@@ -53,6 +54,22 @@ def test_racing_submitters_under_one_key_get_one_instruction(cycle: Cycle) -> No
     assert len(ids) == 1
     assert cycle.count("instructions") == 1
     assert len(cycle.broker.take_all("control")) == 1
+
+
+def test_racing_clients_get_one_answer_under_one_key(scene: Scene) -> None:
+    data = scene.turn | {"user_input": "Hello"}
+    submit = partial(scene.cycle.submit, "LLM_RESPONSE_GENERATE", **data, idempotency_key="k1")
+
+    def ask() -> Any:
+        instruction_id = submit()
+        scene.cycle.finish(instruction_id)
+        eventually(lambda: scene.cycle.row(instruction_id).state == "final")
+        return scene.cycle.envelope(instruction_id)
+
+    envelopes = at_once([ask] * 4)
+
+    assert all(envelope == envelopes[0] for envelope in envelopes)
+    assert (len(scene.provider.calls), len(scene.messages())) == (1, 2)
 
 
 def test_without_a_key_every_submission_is_its_own(cycle: Cycle) -> None:

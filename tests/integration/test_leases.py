@@ -6,6 +6,7 @@ import os
 import signal
 from uuid import UUID
 
+from llmchatlinker.results.result import InstructionResult
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import eventually
@@ -133,3 +134,41 @@ def test_a_worker_that_is_killed_leaves_its_call_in_doubt_and_nobody_calls_again
     assert failed.code == "in_doubt"
     assert len(scene.provider.calls) == 1
     assert statuses(scene.cycle) == ["in_doubt"]
+
+
+def test_what_a_killed_worker_had_stored_becomes_the_answer(
+    scene: Scene, worker: StartWorker
+) -> None:
+    scene.provider.script(scripts.slow(10_000, 50))
+    first = worker(lease=1.0)
+    instruction_id = scene.submit("Hello")
+    eventually(lambda: scene.cycle.count("attempts", "first_delta_at IS NOT NULL") == 1)
+    assert first.pid is not None
+
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait(10)
+    worker(lease=1.0, sweep_interval=0.2, sweep_grace=0.2, in_doubt="retry")
+
+    eventually(lambda: scene.cycle.row(instruction_id).state == "final")
+    envelope = scene.cycle.envelope(instruction_id)
+    answer = envelope["data"]["llm_response"]
+    assert (envelope["status"], answer["status"]) == ("success", "in_doubt")
+    rows = scene.cycle.sql("SELECT events FROM events ORDER BY first")
+    deltas = [e["text"] for row in rows for e in row[0] if e["type"] == "response.delta"]
+    assert answer["content"] == "".join(deltas) != ""
+    assert len(scene.provider.calls) == 1
+    assert statuses(scene.cycle) == ["in_doubt"]
+
+
+def test_a_cancel_of_a_killed_workers_turn_counts_when_the_lease_is_over(scene: Scene) -> None:
+    instruction_id = claimed(scene, "1 minute")
+    InstructionResult(str(instruction_id)).revoke()
+    assert scene.cycle.row(instruction_id).outcome is None
+
+    scene.cycle.sql("UPDATE attempts SET lease_until = now() - interval '1 second'")
+    scene.cycle.finish(instruction_id, "execute")
+
+    assert failure(scene.cycle.envelope(instruction_id)).code == "cancelled"
+    assert statuses(scene.cycle) == ["in_doubt"]
+    assert scene.messages()[-1]["status"] == "cancelled"
+    assert scene.provider.calls == []
