@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +19,9 @@ from rich.markup import escape
 from llmchatlinker.embedded import quickstart
 from llmchatlinker.embedded.cluster import Cluster
 from llmchatlinker.embedded.paths import data_dir
-from llmchatlinker.embedded.prompt import Prompt
+from llmchatlinker.embedded.prompt import chat
+from llmchatlinker.embedded.prompt.reading import lines
+from llmchatlinker.embedded.prompt.screen import clean
 from llmchatlinker.embedded.quickstart import Step, Target
 from llmchatlinker.embedded.system import (
     LASTING,
@@ -37,11 +40,15 @@ WATCH_SECONDS = 1.0
 class Terminated(BaseException):
     """SIGTERM or SIGHUP: unwinds like Ctrl-C, so that everything is stopped in order."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(number)
 
     before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -74,27 +81,57 @@ def _system(console: Console) -> Iterator[EmbeddedSystem]:
 
 
 def run(console: Console, endpoint: str | None, model: str | None, api_key: str | None) -> None:
-    """The quickstart; on a terminal it then becomes a chat prompt. Raises StartFailed."""
+    """The quickstart; then a chat with whoever sits at the terminal, or with the lines that were
+    piped in. Raises StartFailed.
+    """
     last_line = ""
-    with _system(console) as system:
-        system.start()
-        target = _target(system, endpoint, model, api_key)
-        console.print(f"LLM: {escape(target.llm_name)} at {escape(target.api_endpoint)}")
-        settings = system.use(QUICKSTART, afresh=True)
-        steps = _six(console, target)
-        console.print(
-            f"Every result is the row of its instruction_id in the table instructions of "
-            f"{escape(without_password(settings.database_url))}"
-        )
-        last_line = (
-            f"quickstart ok: 6 of 6 instructions, {quickstart.tokens(steps)} tokens generated"
-        )
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            console.print(last_line)
-            system.use(LASTING)
-            Prompt(console, target).run()
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    asking = None
+    try:
+        with _system(console) as system:
+            system.start()
+            target = _target(system, endpoint, model, api_key)
+            console.print(f"LLM: {escape(target.llm_name)} at {escape(target.api_endpoint)}")
+            settings = system.use(QUICKSTART, afresh=True)
+            steps = _six(console, target)
+            console.print(
+                f"Every result is the row of its instruction_id in the table instructions of "
+                f"{escape(without_password(settings.database_url))}"
+            )
+            last_line = (
+                f"quickstart ok: 6 of 6 instructions, {quickstart.tokens(steps)} tokens generated"
+            )
+            asking = lines()
+            if asking is not None:
+                console.print(last_line, highlight=False)
+                system.use(LASTING)
+                with _kept_alive(console, system):
+                    chat(console, asking, target)
+    except Terminated as ended:
+        sys.exit(128 + ended.number)
+    if asking is None or not asking.interactive:
         console.print(last_line, highlight=False)
+
+
+@contextmanager
+def _kept_alive(console: Console, system: EmbeddedSystem) -> Iterator[None]:
+    """Workers that die are started again, while the prompt waits for lines."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_SECONDS):
+            try:
+                for name in system.restart_dead_workers():
+                    console.print(f"[yellow]{name} had died and was started again[/yellow]")
+            except StartFailed as error:
+                console.print(f"[red]{escape(str(error))}[/red]")
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _six(console: Console, target: Target) -> list[Step]:
@@ -105,7 +142,8 @@ def _six(console: Console, target: Target) -> list[Step]:
         console.print(quickstart.shown(step.instruction), markup=False, style="dim")
         response = step.envelope["data"].get("llm_response")
         if response is not None:
-            console.print(response["content"].strip(), markup=False, highlight=False)
+            content = clean(response["content"]).strip()
+            console.print(content, markup=False, highlight=False)
         console.print(
             f"[green]{escape(step.envelope['message'])}[/green] {step.seconds:.3f} s, "
             f"result stored as {step.envelope['instruction_id']}"
@@ -125,7 +163,10 @@ def _target(
                 "An endpoint without a model's name.",
                 {"remedy": "Name it too: make run ENDPOINT=… MODEL=…, or --model."},
             )
-        return Target("own", endpoint, model, api_key)
+        # By its address: a key that was given for one server is never sent to another.
+        return Target(
+            urlsplit(endpoint).netloc.rpartition("@")[2] or "own", endpoint, model, api_key
+        )
     if model or api_key:
         raise StartFailed(
             "A model or an API key without an endpoint.",
