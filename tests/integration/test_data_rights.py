@@ -60,7 +60,8 @@ def test_nothing_is_left_of_an_erased_user_and_its_own_chats(scene: Scene, eve: 
     cycle.do("USER_UPDATE", user_id=eve, profile=f"{MARK} two")
     chat_id = own_chat(cycle, eve)
     cycle.do("CHAT_UPDATE", chat_id=chat_id, title=f"{MARK} two", add_users=[f"{MARK} name"])
-    scene.provider.script(scripts.answer(MARK, reasoning=MARK, tool_calls=[{"x": MARK}]))
+    call = {"id": MARK, "type": "function", "function": {"name": MARK, "arguments": f'"{MARK}"'}}
+    scene.provider.script(scripts.answer(MARK, reasoning_content=MARK, tool_calls=[call]))
     answer = talk(scene, eve, chat_id)
     cycle.do("LLM_RESPONSE_REGENERATE", message_id=answer["message_id"])
     for name, data in (

@@ -19,6 +19,7 @@ from tests.fixtures.cycles import Cycle
 from tests.fixtures.scenes import Scene
 from tests.fixtures.servers import private_postgres
 from tests.fixtures.threads import at_once
+from tests.servers import scripts
 from tests.servers.proxy import Proxy
 
 WITHIN = 5.0  # seconds in which a client is told
@@ -205,6 +206,29 @@ def test_a_stage_waits_out_an_outage(cycle: Cycle, db: Proxy) -> None:
 
 
 # --- a restart ----------------------------------------------------------------------------------
+
+
+def test_an_answer_that_comes_while_the_database_is_gone_is_kept(scene: Scene, db: Proxy) -> None:
+    instruction_id = scene.decoded("Hello")
+
+    def cut(exchange: scripts.Exchange) -> None:
+        db.cut()
+        scripts.echo(exchange)
+
+    scene.provider.script(cut)
+
+    def mend() -> bool:
+        scene.provider.wait_for_calls(1)
+        threading.Event().wait(1.0)
+        db.mend()
+        return True
+
+    done, _ = at_once([lambda: scene.cycle.execute(instruction_id), mend])
+
+    assert done
+    assert scene.said() == ["Hello", "You said: Hello"]
+    assert [row[0] for row in scene.cycle.sql("SELECT status FROM attempts")] == ["answered"]
+    assert len(scene.provider.calls) == 1
 
 
 def test_a_restart_of_postgresql_is_waited_out(broker: Broker, configure: Configure) -> None:
