@@ -24,15 +24,15 @@ class ClientFailed(Exception):
 
 
 class Client:
-    """A ``benchmarks/client.py`` of one side."""
+    """A ``benchmarks/client.py`` of one side, or another ``module`` that reads and writes lines."""
 
-    def __init__(self, side: Side, directory: Path) -> None:
+    def __init__(self, side: Side, directory: Path, module: str = "benchmarks.client") -> None:
         number = len(list(directory.glob("client-*.log")))
         self._log = directory / f"client-{number}.log"
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.client", side.kind],
+                [sys.executable, "-m", module, side.kind],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
