@@ -92,8 +92,26 @@ class Settings:
     lease: float = _setting(30.0, "seconds a worker owns a provider call without a heartbeat")
     sweep_interval: float = _setting(5.0, "seconds between two sweeps for what has no live owner")
     sweep_grace: float = _setting(10.0, "seconds a stage may wait before the sweeper looks at it")
+    starts: int = _setting(
+        3, "how often a stage that ends its worker is begun before it counts as poison"
+    )
     event_retention: float = _setting(
         86_400.0, "seconds that each event of a finished response is kept; then its text as a whole"
+    )
+    instruction_retention: float = _setting(
+        604_800.0, "seconds that an instruction that has ended, its result and its stream are kept"
+    )
+    task_result_retention: float = _setting(
+        86_400.0, "seconds that results of other Celery tasks are kept"
+    )
+    dead_letter_retention: float = _setting(2_592_000.0, "seconds that dead letters are kept")
+    ledger_retention: float = _setting(
+        34_560_000.0,
+        "seconds that calls of providers stay in the ledger, and in USAGE_LIST; 0: for ever",
+        zero=True,
+    )
+    record_retention: float = _setting(
+        0.0, "seconds that records of recorded users are kept; 0: until they are deleted", zero=True
     )
     instruction_bytes: int = _setting(1_048_576, "size of an instruction's JSON text, at most")
     stop_timeout: float = _setting(

@@ -17,6 +17,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -27,10 +28,12 @@ from llmchatlinker.after_commit import follow
 from llmchatlinker.celery_app import app
 from llmchatlinker.db.models import Attempt, Instruction, Message
 from llmchatlinker.db.sessions import database
+from llmchatlinker.dead_letters.collecting import collect
 from llmchatlinker.errors import DeadlineExceeded, Unavailable
 from llmchatlinker.instructions import INSTRUCTION_SET
 from llmchatlinker.orchestrator import announce, publish, publish_released
 from llmchatlinker.outcomes import finalise
+from llmchatlinker.retention import purge
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming.compaction import compact
 from llmchatlinker.topology import CONTROL, DATABASE, QUEUE_NAMES
@@ -47,38 +50,98 @@ Lost = tuple[uuid.UUID, str, str]
 
 #: What the last sweep of this process missed in a queue with a backlog.
 _suspects: set[Lost] = set()
+#: The duties that failed in the last sweep of this process, and how.
+_failing: set[str] = set()
 
 
 def sweep() -> Counter[str]:
-    """One round; counts of what was done, by kind. Nothing when another worker is at it."""
+    """One round; counts of what was done, by kind. Nothing when another worker is at it.
+
+    A duty that fails keeps no other from being done. Raises Unavailable when PostgreSQL is gone.
+    """
     done: Counter[str] = Counter()
     patience = get_settings().client_patience
     late = database().run(_late, patience=patience)
     if late is None:
         return done
+    failed: set[str] = set()
+    for duty in (partial(_expire, late), *DUTIES):
+        try:
+            done.update(duty())
+        except Unavailable:
+            raise
+        except Exception as error:
+            failed.add(_note(duty, error))
+    _failing.intersection_update(failed)
+    return done
+
+
+def _note(duty: Any, error: Exception) -> str:
+    """Say once that a duty fails, until it has succeeded: its next try is a matter of seconds."""
+    name = str(getattr(duty, "func", duty).__name__)
+    failure = f"{name} {type(error).__name__}"
+    if failure not in _failing:
+        _failing.add(failure)
+        # With a broker that is down nothing can be sent on, and the worker's consumer says so.
+        logger.warning("Sweeping: %s failed, and is tried again: %r", name.strip("_"), error)
+    return failure
+
+
+def _expire(late: list[uuid.UUID]) -> dict[str, int]:
+    expired = 0
     for instruction_id in late:
-        ending = finalise(instruction_id, DeadlineExceeded(), patience=patience)
+        ending = finalise(
+            instruction_id, DeadlineExceeded(), patience=get_settings().client_patience
+        )
         if ending is not None:
             announce(ending)
-            done["expired"] += 1
-    released = database().run(_overlooked_turns, patience=patience)
+            expired += 1
+    return {"expired": expired}
+
+
+def _release() -> dict[str, int]:
+    released = database().run(_overlooked_turns, patience=get_settings().client_patience)
     publish_released(released)
-    done["released"] = len(released)
-    for instruction_id, chat_id in database().run(_left_open, patience=patience):
-        done["closed"] += _close(instruction_id, chat_id, patience)
-    done["woken"] = release_due(slots=True)
-    done["compacted"] = database().run(lambda s: compact(s) if _alone(s) else 0, patience=patience)
+    return {"released": len(released)}
+
+
+def _close_all() -> dict[str, int]:
+    patience = get_settings().client_patience
+    left = database().run(_left_open, patience=patience)
+    return {"closed": sum(_close(*found, patience) for found in left)}
+
+
+def _wake() -> dict[str, int]:
+    return {"woken": release_due(slots=True)}
+
+
+def _compact() -> dict[str, int]:
+    patience = get_settings().client_patience
+    return {
+        "compacted": database().run(lambda s: compact(s) if _alone(s) else 0, patience=patience)
+    }
+
+
+def _collect() -> dict[str, int]:
+    return {f"dead letters {became}": count for became, count in collect().items()}
+
+
+def _republish() -> dict[str, int]:
     ready = _ready_messages()
     lost = database().run(
         lambda session: _take_lost(session, ready), patience=get_settings().client_patience
     )
     for instruction_id, type_name, state in lost:
         publish(instruction_id, INSTRUCTION_SET[type_name], state)
-    done["republished"] = len(lost)
-    database().run(_purge_waiters, patience=patience)
-    if get_settings().broker_is_embedded:
-        database().run(_purge_delivered, patience=patience)
-    return done
+    return {"republished": len(lost)}
+
+
+def _purge() -> dict[str, int]:
+    return {f"purged {kind}": count for kind, count in purge(_alone).items()}
+
+
+#: In this order: what dead letters publish is not lost any more.
+DUTIES = (_release, _close_all, _wake, _compact, _collect, _republish, _purge)
 
 
 def _alone(session: Session) -> bool:
@@ -231,21 +294,6 @@ def _queue(type_name: str, state: str) -> str | None:
     return DATABASE if state == "executed" else spec.queue
 
 
-def _purge_waiters(session: Session) -> None:
-    """Who waited for an id that never ended has long gone: no deadline is longer than a day."""
-    session.execute(text("DELETE FROM waiters WHERE created_at < now() - interval '2 days'"))
-
-
-def _purge_delivered(session: Session) -> None:
-    """The embedded broker marks a delivered message and keeps it; here it goes."""
-    session.execute(
-        text(
-            "DELETE FROM kombu_message WHERE id IN"
-            " (SELECT id FROM kombu_message WHERE NOT visible LIMIT 10000)"
-        )
-    )
-
-
 class SweeperStep(bootsteps.StartStopStep):
     """Starts and ends the sweeping thread of a worker."""
 
@@ -277,6 +325,5 @@ class SweeperStep(bootsteps.StartStopStep):
                     logger.info("Swept: %s", ", ".join(f"{n} {kind}" for kind, n in done.items()))
             except Unavailable:
                 pass  # the pool has said it; the next round tries again
-            except Exception as error:
-                # With a broker that is down nothing can be sent on, and its consumer says so.
-                logger.warning("This sweep failed, the next one tries again: %r", error)
+            except Exception:
+                logger.exception("This sweep failed, the next one tries again")

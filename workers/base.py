@@ -10,7 +10,7 @@ from uuid import UUID
 from celery.exceptions import Ignore, Reject
 from celery.worker.request import Request
 
-from llmchatlinker import stages
+from llmchatlinker import stages, suspects
 from llmchatlinker.celery_app import app
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.instructions import INSTRUCTION_SET, InstructionType, Unit
@@ -25,10 +25,12 @@ class BriefRequest(Request):
             super().send_event(type, **fields)
 
 
-def stage_task(name: str, stage: Callable[[UUID], bool], *, brief: bool = True) -> Any:
+def stage_task(
+    name: str, stage: Callable[[UUID], bool], state: str = "decoded", *, brief: bool = True
+) -> Any:
     """A task that takes one instruction id, runs the stage, and hands the id on.
 
-    ``brief``: it takes no longer than the database does.
+    ``state``: of the row when the stage is due. ``brief``: it takes no longer than the database does.
     """
 
     @app.task(name=name, Request=BriefRequest if brief else Request)  # type: ignore[untyped-decorator]  # Celery is not typed
@@ -36,7 +38,8 @@ def stage_task(name: str, stage: Callable[[UUID], bool], *, brief: bool = True) 
         known = as_instruction_id(instruction_id)
         if known is None:
             raise Reject("not an instruction id", requeue=False)
-        if not stage(known):
+        request = app.current_worker_task.request
+        if not suspects.run(known, state, partial(stage, known), request, brief=brief):
             raise Ignore("the chain ends here")
         return instruction_id
 

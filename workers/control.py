@@ -5,4 +5,4 @@ from llmchatlinker.topology import DECODE_TASK
 
 from .base import stage_task
 
-decode = stage_task(DECODE_TASK, stages.decode)
+decode = stage_task(DECODE_TASK, stages.decode, "submitted")

@@ -6,5 +6,5 @@ from llmchatlinker.topology import STORE_TASK
 
 from .base import execute_tasks, stage_task
 
-store = stage_task(STORE_TASK, stages.store)
+store = stage_task(STORE_TASK, stages.store, "executed")
 tasks = execute_tasks(Unit.DATABASE)

@@ -20,10 +20,11 @@ from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import eventually, holds
 from tests.fixtures.workers import StartWorker
-from tests.servers import scripts
+from tests.servers import poison, scripts
 from tests.servers.proxy import Proxy
 
 MARK = "xyzzy"
+NEVER = 600.0
 
 
 def headers(task: str = DECODE_TASK, **more: Any) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def works(deadline: float = 30.0) -> bool:
 def test_messages_that_make_no_sense_are_dead_lettered_and_the_worker_lives_on(
     cycle: Cycle, worker: StartWorker
 ) -> None:
-    process = worker()
+    process = worker(sweep_interval=NEVER)
     not_dead_lettered = []
     for name, message in NONSENSE.items():
         properties = {key: value for key, value in message.items() if key != "body"}
@@ -114,7 +115,7 @@ def test_messages_that_make_no_sense_are_dead_lettered_and_the_worker_lives_on(
             not_dead_lettered.append(name)
             process.stop(1)
             cycle.broker.take_all("control")
-            process = worker()
+            process = worker(sweep_interval=NEVER)
         dead = [letter.body for letter in cycle.broker.take_all(DEAD_LETTER_QUEUE)]
         assert dead == [message["body"]] or name in not_dead_lettered
 
@@ -152,7 +153,7 @@ def test_dead_letters_have_their_queue_before_the_first_message_is_taken(
 
 
 def test_a_message_for_no_queue_is_dead_lettered(cycle: Cycle, worker: StartWorker) -> None:
-    worker()
+    worker(sweep_interval=NEVER)
     assert works()
 
     cycle.broker.publish(b"lost", "no.such.key", EXCHANGE)
@@ -162,8 +163,8 @@ def test_a_message_for_no_queue_is_dead_lettered(cycle: Cycle, worker: StartWork
     assert letter.body == b"lost"
 
 
-def test_no_worker_consumes_dead_letters(cycle: Cycle, worker: StartWorker) -> None:
-    worker()
+def test_dead_letters_are_nobodys_work(cycle: Cycle, worker: StartWorker) -> None:
+    worker(sweep_interval=NEVER)
     assert works()
     cycle.broker.publish(body(str(new_instruction_id())), DEAD_LETTER_QUEUE, headers=headers())
     eventually(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == 1)
@@ -171,6 +172,45 @@ def test_no_worker_consumes_dead_letters(cycle: Cycle, worker: StartWorker) -> N
     assert works()
 
     assert cycle.broker.ready(DEAD_LETTER_QUEUE) == 1
+
+
+def test_a_worker_takes_in_dead_letters_and_their_instructions_end(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    process = worker(
+        include=poison.MODULE, sweep_interval=0.2, sweep_grace=NEVER, log_level="DEBUG"
+    )
+    for message in NONSENSE.values():
+        properties = {key: value for key, value in message.items() if key != "body"}
+        cycle.broker.publish(message["body"], "control", EXCHANGE, **properties)
+
+    rejected = USER_CREATE.delay(username="rejected")
+
+    assert failure(rejected.get(timeout=60)).details == {"exception": "Reject"}
+    eventually(lambda: cycle.count("dead_letters") == len(NONSENSE) + 1)
+    found = cycle.sql("SELECT became, count(*) FROM dead_letters GROUP BY 1 ORDER BY 1")
+    assert dict(found) == {"kept": len(NONSENSE), "settled": 1}
+    assert cycle.broker.ready(DEAD_LETTER_QUEUE) == 0
+    assert MARK not in process.log_text()
+
+
+def test_a_message_whose_time_on_its_queue_ran_out_is_published_again(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    instruction_id = cycle.decoded("USER_LIST")
+    cycle.broker.declare()
+    cycle.broker.take_all("control")
+    told = headers("llmchatlinker.user.user_list", root_id=str(instruction_id))
+    encoded = body(str(instruction_id))
+    cycle.broker.publish(encoded, "user", EXCHANGE, headers=told, expiration="1")
+    eventually(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == 1)
+
+    worker(sweep_interval=0.2, sweep_grace=NEVER)
+
+    eventually(lambda: cycle.row(instruction_id).state == "final")
+    assert cycle.envelope(instruction_id)["status"] == "success"
+    found = cycle.sql("SELECT reason, became FROM dead_letters")
+    assert [tuple(row) for row in found] == [("expired", "republished")]
 
 
 def test_a_task_that_this_worker_does_not_know_ends_its_instruction(

@@ -1,0 +1,55 @@
+"""An instruction that kills whichever worker executes it, among a hundred others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from llmchatlinker.embedded.processes import ManagedProcess
+from llmchatlinker.errors import StartFailed
+from llmchatlinker.instructions import USER_CREATE
+from tests.fixtures.cycles import Cycle, failure
+from tests.fixtures.workers import StartWorker
+from tests.servers import poison
+
+SECONDS = 60.0
+
+
+def supervised(
+    start: Callable[[], ManagedProcess], done: Callable[[], bool], seconds: float
+) -> None:
+    """Keep a worker running until all is done, as a supervisor does."""
+    process: ManagedProcess | None = None
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        if process is None or not process.alive:
+            with suppress(StartFailed):  # dead before it was ready
+                process = start()
+        time.sleep(0.05)
+
+
+def test_poison_is_found_its_client_is_told_and_its_neighbours_are_done(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    names = [f"user {number}" for number in range(100)]
+    names.insert(20, "poison")
+    results = {name: USER_CREATE.delay(username=name) for name in names}
+    started = time.monotonic()
+
+    supervised(
+        lambda: worker("control", "user", "database", include=poison.MODULE),
+        lambda: cycle.count("instructions", "final_at IS NULL") == 0,
+        SECONDS,
+    )
+
+    envelopes = {name: result.get(timeout=1) for name, result in results.items()}
+    failed = failure(envelopes.pop("poison"))
+    assert (failed.code, failed.stage, failed.details) == ("poisoned", "execute", {"starts": 3})
+    assert {envelope["status"] for envelope in envelopes.values()} == {"success"}
+    assert cycle.count("users") == 100
+    assert time.monotonic() - started < SECONDS
+    rows = cycle.sql("SELECT queue, reason, task, became FROM dead_letters")
+    assert [tuple(row) for row in rows] == [
+        ("user", "poisoned", "llmchatlinker.user.user_create", "closed")
+    ]
