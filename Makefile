@@ -1,13 +1,14 @@
 # make run    the quickstart: six instructions on a system of its own, then a chat
 # make test   all tests, against a private RabbitMQ and a private PostgreSQL
 # make check  what CI runs: lint, types, tests
+# make faults nothing lost, nothing done twice, whatever breaks: SCENARIO=… ROUNDS=… SEED=…
 # make bench  our figures beside stock Celery's: SCENARIO=latency for one, QUICK=1 for a short run
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export ENDPOINT MODEL API_KEY
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types check format bench clean
+.PHONY: help run up test lint types check format bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -54,6 +55,10 @@ check: lint types test
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.servers.install rabbitmq
 	@$(BIN)/python -m benchmarks $(SCENARIO) $(if $(QUICK),--quick)
+
+faults: $(VENV)/.dev
+	@$(BIN)/python -m tests.servers.install rabbitmq
+	@$(BIN)/python -m faults $(SCENARIO) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .

@@ -1,0 +1,89 @@
+"""Points at which a worker kills itself, loaded into it with ``--include faults.failpoints``.
+
+A point strikes when there is a file of its name in the folder ``FAULTS_FOLDER``: the first process that
+comes by takes the file, so that one process dies of it, and kills itself with SIGKILL, between two
+statements of the product that nothing from outside could hit.
+
+The functions are wrapped here, and the product has no hook for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from celery.worker.request import Request
+
+from llmchatlinker import provider_stage, stages, suspects
+from llmchatlinker.celery_app import App
+from llmchatlinker.streaming.writer import Writer
+from llmchatlinker.units import generation
+
+MODULE = __name__
+FOLDER = "FAULTS_FOLDER"
+
+#: Where each one is, in the order in which an instruction comes by.
+POINTS = {
+    "before stage": "a message was taken, and nothing done",
+    "after claim": "the ledger has the call, which was not made",
+    "in mid-stream": "a delta was stored, and the answer goes on",
+    "after answer": "the provider has answered, and nothing of the end is stored",
+    "after commit": "the outcome of a generation or the claim of one is committed, nothing follows",
+    "after stage": "a stage is committed and not handed on",
+    "after publish": "it is handed on (or a turn behind it), and not acknowledged",
+    "after final": "the id is final, and nobody was told",
+    "before ack": "everything is done but the acknowledgement",
+}
+
+
+def strike(name: str) -> None:
+    """Die here if this point is armed."""
+    folder = os.environ[FOLDER]
+    try:
+        os.rename(Path(folder, name), Path(folder, f"{name}.{os.getpid()}"))
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wrap(owner: Any, attribute: str, *, before: str = "", after: str = "") -> None:
+    function: Callable[..., Any] = getattr(owner, attribute)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            strike(before)
+        result = function(*args, **kwargs)
+        if after:
+            strike(after)
+        return result
+
+    setattr(owner, attribute, wrapped)
+
+
+def _wrap_claim() -> None:
+    claim = provider_stage._claim
+
+    @functools.wraps(claim)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        goes_on, work = claim(*args, **kwargs)
+        if work is not None:
+            strike("after claim")
+        return goes_on, work
+
+    provider_stage._claim = wrapped
+
+
+if FOLDER in os.environ:
+    _wrap(suspects, "run", before="before stage", after="after stage")
+    _wrap_claim()
+    _wrap(Writer, "_flush", after="in mid-stream")
+    _wrap(generation, "call_provider", after="after answer")
+    _wrap(provider_stage, "follow", before="after commit")
+    _wrap(App, "send_task", after="after publish")
+    _wrap(stages, "finalise", after="after final")
+    _wrap(Request, "acknowledge", before="before ack")

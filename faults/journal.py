@@ -1,0 +1,61 @@
+"""What the client process remembers of a round, by tag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.clients import Client
+
+
+@dataclass
+class Memory:
+    """Of one submission. ``refused``: the code that ``submit`` raised; with an id it may run all the
+    same. ``missing``: why no envelope came."""
+
+    id: str | None = None
+    refused: str | None = None
+    envelopes: list[dict[str, Any]] = field(default_factory=list)
+    stream: dict[str, Any] | None = None
+    missing: str | None = None
+    uncancelled: bool = False
+
+    @property
+    def code(self) -> str | None:
+        """``success``, or the error's; None without an envelope."""
+        if not self.envelopes:
+            return None
+        return str(self.envelopes[0].get("error", {}).get("code", "success"))
+
+
+@dataclass
+class Journal:
+    """Of a round. ``defects``: what no client should ever see."""
+
+    memories: dict[str, Memory] = field(default_factory=dict)
+    defects: list[str] = field(default_factory=list)
+
+    def of(self, tag: str) -> Memory:
+        """The memory of a tag."""
+        return self.memories.setdefault(tag, Memory())
+
+    def read(self, client: Client, patience: float) -> None:
+        """Everything that the client tells, until it is done."""
+        while True:
+            line = client.receive(patience)
+            if "done" in line:
+                return
+            self._note(line)
+
+    def _note(self, line: dict[str, Any]) -> None:
+        if "defect" in line:
+            self.defects.append(f"{line.get('tag', 'a client')}: {line['defect']}")
+            return
+        memory = self.of(line["tag"])
+        if "envelope" in line:
+            memory.envelopes.append(line["envelope"])
+        for name in ("refused", "stream", "missing", "uncancelled"):
+            if name in line:
+                setattr(memory, name, line[name])
+        if line.get("id") is not None:
+            memory.id = line["id"]
