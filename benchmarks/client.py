@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from benchmarks import streams
+from benchmarks import calls, streams
 
 #: Stock's look at a result is a new connection of 10 ms and more, so a shorter pause gains nothing.
 STOCK_INTERVAL = 0.01
@@ -169,6 +169,10 @@ def main() -> None:
         "streams": lambda api, order: streams.ours(order),
         "direct-streams": lambda api, order: streams.direct(order),
         "event-rate": lambda api, order: streams.event_rate(order),
+        "http-latency": lambda api, order: calls.http_latency(order),
+        "http-load": lambda api, order: calls.http_load(order),
+        "ours-first": lambda api, order: calls.ours_first(order),
+        "ours-load": lambda api, order: calls.ours_load(order),
     }
     for line in sys.stdin:
         order = json.loads(line)

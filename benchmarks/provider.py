@@ -66,7 +66,7 @@ def answering(delay: float, tokens: int = 0) -> Handler:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(_content_length(head))
-                if tokens and json.loads(body).get("stream"):
+                if tokens and body and json.loads(body).get("stream"):
                     await stream(writer)
                     continue
                 await asyncio.sleep(delay)

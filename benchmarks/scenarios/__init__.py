@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Scenario
 from benchmarks.scenarios import (
+    gateway,
     hints_lost,
     latency,
     llm_concurrency,
@@ -22,6 +23,7 @@ SCENARIOS: dict[str, Scenario] = {
     "hints-lost": hints_lost.run,
     "llm-concurrency": llm_concurrency.run,
     "streams": streams.run,
+    "gateway": gateway.run,
     "scale": scale.run,
     "memory": memory.run,
     "start-up": start_up.run,

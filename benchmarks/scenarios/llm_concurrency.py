@@ -72,7 +72,7 @@ def run(bench: Bench) -> Report:
         for side, others in zip(sides, (OTHERS, STOCK_OTHERS), strict=True):
             bench.step(f"llm-concurrency: {count} generations of {side.name}")
             datas = add_chats(side.place, url, count)
-            outcomes.append(_generate(bench, side, others, datas))
+            outcomes.append(generate(bench, side, others, datas))
     table = Table(f"{count} generations of {DELAY:g} s", tuple(side.name for side in sides))
     table.add("done", "", [o["done"] for o in outcomes], "plain")
     table.add("failed", "", [o["failed"] for o in outcomes], "plain")
@@ -96,9 +96,10 @@ def run(bench: Bench) -> Report:
     return report
 
 
-def _generate(
+def generate(
     bench: Bench, side: Side, others: tuple[str, ...], datas: list[dict[str, Any]]
 ) -> dict[str, Any]:
+    """A generation for each of ``datas``, all at once: what it took, and what it cost."""
     count = len(datas)
     with ExitStack() as stack:
         started: list[Worker] = []

@@ -1,0 +1,247 @@
+"""Calls through ours beside calls through LiteLLM's proxy and calls of the provider itself.
+
+All three in turns, of the same provider, from the same processes: added to a call and to the first
+token one at a time, calls per second with 64 callers, and a thousand calls of 2 s at once. LiteLLM's
+proxy is one process and keeps nothing; ours are two worker processes, RabbitMQ and PostgreSQL, and
+every instruction, message, event and call is kept. Ours asks the provider for a stream in any case,
+LiteLLM only where its own client does: the provider answers each as it was asked, in 4 pieces or whole.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.bench import Bench, share
+from benchmarks.clients import Client, clients
+from benchmarks.figures import Bars, Report, Table, percentile
+from benchmarks.litellm import VERSION, Proxy, installed, litellm
+from benchmarks.processes import cpu_seconds, resident_megabytes
+from benchmarks.scenarios.llm_concurrency import (
+    DELAY,
+    GENERATE,
+    OTHERS,
+    add_chats,
+    generate,
+    running_provider,
+)
+from benchmarks.servers import ConnectionSampler
+from benchmarks.sides import CONCURRENCY, Side, ours, temporary_place, workers
+from llmchatlinker.settings import Settings
+
+TOKENS = 4
+CALLERS = 64
+PROCESSES = 4
+#: Connections of a process; the most that its pool may have.
+POOL = Settings().database_pool_size
+INSTANT, SLOW = "instant", "slow"
+COLUMNS = ("ours", f"LiteLLM {VERSION}", "direct")
+
+
+@dataclass
+class Measured:
+    """The samples of a side, in seconds; ``rates``: calls per second, a round each."""
+
+    whole: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    loaded: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    failed: int = 0
+    why: dict[str, int] = field(default_factory=dict)
+    cpu: float = 0.0
+
+    def add_load(self, answers: list[dict[str, Any]]) -> None:
+        """A round under load, as the processes saw it."""
+        times = [seconds for answer in answers for seconds in answer["times"]]
+        began = min(answer["began"] for answer in answers)
+        self.loaded += times
+        self.rates.append(len(times) / (max(a["ended"] for a in answers) - began))
+        for answer in answers:
+            self.failed += sum(answer["failures"].values())
+            self.why |= answer["failures"]
+
+
+def run(bench: Bench) -> Report:
+    """See the module's docstring."""
+    rounds, count, seconds = (2, 25, 4.0) if bench.quick else (6, 50, 15.0)
+    bench.step(f"gateway: LiteLLM {VERSION}, from PyPI if it is not there yet")
+    command = installed()
+    sides = {name: Measured() for name in COLUMNS}
+    with ExitStack() as stack:
+        instant = stack.enter_context(running_provider(0.0, TOKENS))
+        slow = stack.enter_context(running_provider(DELAY, 1))
+        place = stack.enter_context(temporary_place(bench.servers, "gateway"))
+        side = ours(place)
+        datas = add_chats(place, instant, CALLERS)
+        bench.step("gateway: starting LiteLLM, two workers and the callers")
+        proxy = stack.enter_context(
+            litellm(command, bench.directory, {INSTANT: instant, SLOW: slow})
+        )
+        with ExitStack() as inner:
+            mine = [
+                *inner.enter_context(workers(side, bench.directory, 1, (GENERATE,), CALLERS)),
+                *inner.enter_context(workers(side, bench.directory, 1, OTHERS, CONCURRENCY)),
+            ]
+            callers = inner.enter_context(clients(side, bench.directory, PROCESSES))
+            sampler = inner.enter_context(ConnectionSampler(place))
+            calls = _Calls(callers, datas, instant, proxy)
+            calls.warm_up()
+            for number in range(rounds):
+                bench.step(f"gateway: round {number + 1} of {rounds}, one at a time")
+                calls.one_at_a_time(sides, count)
+            for number in range(rounds):
+                bench.step(f"gateway: round {number + 1} of {rounds}, {CALLERS} callers")
+                before = _cpu(proxy), sum(worker.cpu() for worker in mine)
+                calls.at_once(sides, seconds)
+                sides[COLUMNS[1]].cpu += _cpu(proxy) - before[0]
+                sides[COLUMNS[0]].cpu += sum(worker.cpu() for worker in mine) - before[1]
+            connections = sampler.most
+        table, thousand = _thousand(bench, side, slow, proxy)
+    tables = [_one_at_a_time(sides), _under_load(sides, connections), table]
+    report = Report(tables, raw={name: vars(found) for name, found in sides.items()} | thousand)
+    report.notes = [f"{name}: {found.why}" for name, found in sides.items() if found.why]
+    report.plots = _plots(sides)
+    allowed = POOL * (len(mine) + PROCESSES)
+    if sides["ours"].failed or thousand["ours"]["failed"] or connections > allowed:
+        report.failures = [
+            f"ours: {sides['ours'].failed} calls of {CALLERS} callers failed, "
+            f"{thousand['ours']['failed']} of those at once; {connections} connections of {allowed}"
+        ]
+    return report
+
+
+@dataclass
+class _Calls:
+    """The same calls of all sides, one side after the other."""
+
+    callers: list[Client]
+    datas: list[dict[str, Any]]
+    instant: str
+    proxy: Proxy
+
+    def warm_up(self) -> None:
+        """What comes first opens connections and imports modules."""
+        self.one_at_a_time({name: Measured() for name in COLUMNS}, 5)
+        self.at_once({name: Measured() for name in COLUMNS}, 1.0)
+
+    def one_at_a_time(self, sides: dict[str, Measured], count: int) -> None:
+        """Whole answers, then streams."""
+        first = self.callers[0]
+        for name, where in self._http():
+            for stream in (False, True):
+                answer = first.ask("http-latency", count=count, stream=stream, **where)
+                sides[name].whole += [] if stream else answer["whole"]
+                sides[name].first += answer["first"] if stream else []
+        mine = first.ask("latency", count=count, type="LLM_RESPONSE_GENERATE", datas=self.datas)
+        sides["ours"].whole += mine["cycle"]
+        sides["ours"].failed += mine["failed"]
+        sides["ours"].first += first.ask("ours-first", count=count, datas=self.datas)["first"]
+
+    def at_once(self, sides: dict[str, Measured], seconds: float) -> None:
+        """As many calls as there can be."""
+        shares = share(CALLERS, len(self.callers))
+        for name, where in self._http():
+            for caller, number in zip(self.callers, shares, strict=True):
+                caller.send("http-load", callers=number, seconds=seconds, **where)
+            sides[name].add_load([caller.receive() for caller in self.callers])
+        for number, caller in enumerate(self.callers):
+            datas = self.datas[number :: len(self.callers)]
+            caller.send("ours-load", datas=datas, seconds=seconds)
+        sides["ours"].add_load([caller.receive() for caller in self.callers])
+
+    def _http(self) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            (COLUMNS[2], {"url": self.instant, "model": INSTANT}),
+            (
+                COLUMNS[1],
+                {"url": self.proxy.url, "model": INSTANT, "headers": self.proxy.headers},
+            ),
+        ]
+
+
+def _thousand(
+    bench: Bench, side: Side, slow: str, proxy: Proxy
+) -> tuple[Table, dict[str, dict[str, Any]]]:
+    """Ours with workers of its own for it, as in ``llm-concurrency``."""
+    count = 100 if bench.quick else 1000
+    found: dict[str, dict[str, Any]] = {}
+    bench.step(f"gateway: {count} calls of {DELAY:g} s at once")
+    with clients(side, bench.directory) as (client,):
+        for name, where in (
+            (COLUMNS[2], {"url": slow, "model": SLOW}),
+            (COLUMNS[1], {"url": proxy.url, "model": SLOW, "headers": proxy.headers}),
+        ):
+            answer = client.ask("http-load", callers=count, seconds=0, **where)
+            found[name] = {
+                "seconds": answer["ended"] - answer["began"],
+                "failed": sum(answer["failures"].values()),
+                "failures": answer["failures"],
+            }
+    found[COLUMNS[1]]["memory"] = resident_megabytes(_pid(proxy))
+    with temporary_place(bench.servers, "gateway-at-once") as place:
+        mine = ours(place)
+        outcome = generate(bench, mine, OTHERS, add_chats(place, slow, count))
+    found["ours"] = outcome | {"memory": outcome["llm_memory"]}
+    table = Table(f"{count} calls of {DELAY:g} s at once", COLUMNS)
+    for name, unit, key in (
+        ("first sent → last in hand", "s", "seconds"),
+        ("failed", "", "failed"),
+        ("memory of the LLM worker, of LiteLLM", "MB", "memory"),
+        ("memory of the other worker", "MB", "other_memory"),
+        ("PostgreSQL connections, most", "", "connections"),
+    ):
+        values = [found[column].get(key) for column in COLUMNS]
+        table.add(name, unit, values, "plain" if key == "failed" else "lower")
+    return table, {"ours": outcome} | {f"{name} at once": found[name] for name in COLUMNS[1:]}
+
+
+def _one_at_a_time(sides: dict[str, Measured]) -> Table:
+    table = Table("One at a time", COLUMNS)
+    for title, samples in (
+        ("a call", [sides[name].whole for name in COLUMNS]),
+        ("first token", [sides[name].first for name in COLUMNS]),
+    ):
+        table.add_percentiles(title, samples)
+        table.add(f"added to {title}, p50", "ms", [*_added(samples), None])
+    return table
+
+
+def _added(samples: list[list[float]]) -> list[float]:
+    """Milliseconds that the medians are above that of the last side, which is direct."""
+    medians = [percentile(some, 0.5) * 1000 for some in samples]
+    return [median - medians[-1] for median in medians[:-1]]
+
+
+def _under_load(sides: dict[str, Measured], connections: int) -> Table:
+    found = [sides[name] for name in COLUMNS]
+    table = Table(f"{CALLERS} callers, a provider that answers at once", COLUMNS)
+    table.add("calls per second", "", [percentile(side.rates, 0.5) for side in found], "higher")
+    table.add_percentiles("a call", [side.loaded for side in found])
+    table.add("failed", "", [side.failed for side in found], "plain")
+    costs = [side.cpu * 1000 / max(1, len(side.loaded)) for side in found[:2]]
+    table.add("CPU of the workers, of LiteLLM, per 1000", "s", [*costs, None])
+    table.add("PostgreSQL connections, most", "", [connections, None, None])
+    return table
+
+
+def _plots(sides: dict[str, Measured]) -> list[Any]:
+    titles = ("added to a call, p50", "added to the first token, p50")
+    added = [
+        _added([getattr(sides[name], kind) for name in COLUMNS]) for kind in ("whole", "first")
+    ]
+    plots: list[Any] = [
+        Bars(title, "ms", tuple(zip(COLUMNS, values, strict=False)))
+        for title, values in zip(titles, added, strict=True)
+    ]
+    rates = tuple((name, percentile(sides[name].rates, 0.5)) for name in COLUMNS[:2])
+    return [*plots, Bars(f"calls per second, {CALLERS} callers", "", rates)]
+
+
+def _pid(proxy: Proxy) -> int:
+    assert proxy.process.pid is not None
+    return proxy.process.pid
+
+
+def _cpu(proxy: Proxy) -> float:
+    return cpu_seconds(_pid(proxy))
