@@ -23,6 +23,7 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import Conflict, Unavailable
 from llmchatlinker.instructions import InstructionType, instruction_type
+from llmchatlinker.load import admit
 from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
@@ -94,8 +95,9 @@ def submit(
     """Commit an instruction and publish it; return its id.
 
     ``deadline``: seconds. Raises UnknownInstruction or InvalidData for what can't be stored, Conflict
-    for an idempotency key that was used with other data, and Unavailable when a server can't be
-    reached: then the instruction will not run, unless the error's details carry an ``instruction_id``.
+    for an idempotency key that was used with other data, Overloaded for a full system, and Unavailable
+    when a server can't be reached: then the instruction will not run, unless the error's details carry
+    an ``instruction_id``.
     """
     submission = check(type_name, data, deadline, idempotency_key)
     reply_to = wakeups().reply_to()
@@ -149,6 +151,8 @@ _FIND = """
 
 def _insert(submission: Submission, reply_to: str | None, *, follow: bool = False) -> uuid.UUID:
     """Insert the row; return its id, or that of the instruction that has its idempotency key."""
+    if not submission.spec.cancels:  # which makes room
+        admit(takes_turn=submission.spec.takes_turn, user_ids=submission.user_ids)
     patience = get_settings().client_patience
     values = {
         "id": str(submission.id),

@@ -114,6 +114,16 @@ class Settings:
         0.0, "seconds that records of recorded users are kept; 0: until they are deleted", zero=True
     )
     instruction_bytes: int = _setting(1_048_576, "size of an instruction's JSON text, at most")
+    result_bytes: int = _setting(
+        16_777_216,
+        "size of a result as JSON text, at most; answers of LLMs have a limit of their own",
+    )
+    max_open: int = _setting(
+        100_000, "instructions under way in the whole system; more are refused as overloaded"
+    )
+    max_open_per_user: int = _setting(
+        1000, "generations of one user under way; more are refused as overloaded"
+    )
     stop_timeout: float = _setting(
         25.0, "seconds that a worker which is to stop lets its work finish; the rest is handed back"
     )

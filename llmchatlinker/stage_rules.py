@@ -17,12 +17,14 @@ from llmchatlinker.errors import (
     Conflict,
     DeadlineExceeded,
     InternalError,
+    InvalidData,
     LLMChatLinkerError,
     NotFound,
 )
 from llmchatlinker.instructions import InstructionType
 from llmchatlinker.orchestrator import publish_released
 from llmchatlinker.outcomes import commit_outcome, set_outcome
+from llmchatlinker.settings import get_settings
 from llmchatlinker.turns import Released
 from llmchatlinker.units.closing import close_what_is_left
 
@@ -110,6 +112,17 @@ def check_due(instruction_id: uuid.UUID, state: str, wanted: str, late: bool) ->
         raise Closed(True)  # delivered twice: go on from what is there
     if late:
         raise DeadlineExceeded
+
+
+def check_size(outcome: str) -> None:
+    """InvalidData for a result that is too large; the work is rolled back."""
+    limit = get_settings().result_bytes
+    if len(outcome) > limit:
+        raise InvalidData(
+            f"The result would be {len(outcome)} bytes long; a result may have {limit}. Ask for less "
+            "at once: limit says how many, after and before go on from there.",
+            {"bytes": len(outcome), "limit": limit},
+        )
 
 
 def has_outcome(instruction_id: uuid.UUID) -> bool:

@@ -21,7 +21,7 @@ from llmchatlinker.instructions import InstructionType, instruction_type
 from llmchatlinker.orchestrator import announce
 from llmchatlinker.outcomes import finalise
 from llmchatlinker.provider_stage import execute_with_provider
-from llmchatlinker.stage_rules import Closed, check_due, dropped, failed, run_stage
+from llmchatlinker.stage_rules import Closed, check_due, check_size, dropped, failed, run_stage
 from llmchatlinker.turns import Aftermath, Released
 from llmchatlinker.units import turn_policies
 from llmchatlinker.units.control import chat_of, looks_up, parse, resolve, users_of
@@ -124,9 +124,11 @@ def _transaction(
         result = handler(session, parse(spec.data, row[1], decoded=True))
         session.flush()
         user = result.get("user")
+        outcome = json.dumps(success(text, result, spec.done))
+        check_size(outcome)
         values = {
             "id": text,
-            "outcome": json.dumps(success(text, result, spec.done)),
+            "outcome": outcome,
             "user_ids": [user["user_id"]] if isinstance(user, dict) else None,
         }
         if connection.exec_driver_sql(_EXECUTED, values).rowcount == 0:

@@ -405,6 +405,19 @@ class Waiter(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class SystemLoad(Base):
+    """One row: how much is under way, as last counted (``load.py``)."""
+
+    __tablename__ = "system_load"
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    open: Mapped[int] = mapped_column(server_default=text("0"))
+    #: The users who have as many turns as they may.
+    crowded: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
+    measured_at: Mapped[datetime] = mapped_column(server_default=text("'-infinity'"))
+
+
 class DeadLetter(Base):
     """A message that no worker could or should work on, without its body."""
 

@@ -211,6 +211,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_task_results")),
     )
     op.create_index(op.f("ix_task_results_date_done"), "task_results", ["date_done"], unique=False)
+    load = op.create_table(
+        "system_load",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("open", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "crowded",
+            postgresql.ARRAY(sa.Integer()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.Column(
+            "measured_at",
+            postgresql.TIMESTAMP(timezone=True),
+            server_default=sa.text("'-infinity'"),
+            nullable=False,
+        ),
+        sa.CheckConstraint("id = 1", name=op.f("ck_system_load_one")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_system_load")),
+    )
+    op.bulk_insert(load, [{"id": 1}])
     op.create_table(
         "dead_letters",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
