@@ -135,6 +135,15 @@ class Settings:
     provider_read_timeout: float = _setting(120.0, "seconds between two pieces of an answer")
     provider_total_timeout: float = _setting(300.0, "seconds for a whole answer")
     provider_answer_bytes: int = _setting(16_777_216, "size of a provider's answer, at most")
+    provider_hosts: str = _setting(
+        "",
+        "hosts that providers may have, with commas: *.names, addresses, networks; else any",
+    )
+    provider_private_addresses: str = _setting(
+        "allow",
+        "whether providers may have private, local and link-local addresses: allow or refuse",
+        choices=("allow", "refuse"),
+    )
     heartbeat_file: str = _setting(
         "", "file that a worker touches while it is connected, for health probes"
     )

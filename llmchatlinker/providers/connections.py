@@ -22,6 +22,7 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.wait import wait_for_write
 
 from llmchatlinker.providers.calls import Call, current_call
+from llmchatlinker.providers.reach import within_reach
 
 #: Seconds between two looks at whether the call is still wanted.
 LOOK = 0.1
@@ -75,7 +76,8 @@ class _Noted:
         timeout: float | None = self.timeout  # type: ignore[attr-defined]
         this: Any = self
         try:
-            made = _connected(host.strip("[]"), port, timeout, this.socket_options, call)
+            proxied = getattr(this, "proxy", None) is not None  # which looks up the name itself
+            made = _connected(host.strip("[]"), port, timeout, this.socket_options, call, proxied)
         except socket.gaierror as error:
             raise NameResolutionError(this.host, this, error) from error
         except TimeoutError as error:
@@ -89,10 +91,13 @@ class _Noted:
         return made
 
 
-def _connected(host: str, port: int, timeout: float | None, options: Any, call: Call) -> Any:
+def _connected(
+    host: str, port: int, timeout: float | None, options: Any, call: Call, proxied: bool
+) -> Any:
     end = time.monotonic() + (timeout if timeout is not None else float("inf"))
     failed: OSError = OSError("no address has that name")
-    for family, kind, protocol, _, address in _resolved(host, port, end, call):
+    found = _resolved(host, port, end, call)
+    for family, kind, protocol, _, address in found if proxied else within_reach(host, found):
         try:
             made = socket.socket(family, kind, protocol)
         except OSError as error:  # a family that this system does not speak

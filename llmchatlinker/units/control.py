@@ -24,6 +24,7 @@ from llmchatlinker.instruction_data.llm import (
     LLMUpdate,
 )
 from llmchatlinker.instruction_data.user import UserGet
+from llmchatlinker.providers.reach import OutOfReach, check_endpoint
 from llmchatlinker.settings import get_settings
 from llmchatlinker.units.headers import sealed
 from llmchatlinker.units.lookups import (
@@ -65,6 +66,7 @@ def resolve(session: Session, data: Data) -> Data:
     the clear.
     """
     data = sealed(data)
+    _check_reach(getattr(data, "api_endpoint", None))
     match data:
         case LLMProviderAdd(api_key=str(key)) | LLMProviderUpdate(api_key=str(key)):
             token = secrets.encrypt(key, get_settings()).decode("ascii")
@@ -82,6 +84,15 @@ def resolve(session: Session, data: Data) -> Data:
         case LLMResponseGenerate():
             return _resolve_fallbacks(session, _resolve_llm(session, data))
     return data
+
+
+def _check_reach(api_endpoint: str | None) -> None:
+    if api_endpoint is None:
+        return
+    try:
+        check_endpoint(api_endpoint)
+    except OutOfReach as error:
+        raise _disagrees("api_endpoint", str(error)) from None
 
 
 def _resolve_members(session: Session, data: ChatCreate) -> ChatCreate:
