@@ -8,6 +8,7 @@ little as can be. Moments are of the system-wide monotonic clock, times are seco
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -169,7 +170,7 @@ def ours_first(order: Order) -> Order:
 
 
 def ours_load(order: Order) -> Order:
-    """As ``http_load``: a thread and a chat for each caller, ``client.generate_llm_response``."""
+    """As ``http_load``: a thread for each caller, which has its own chats, of ``datas``, in turns."""
     from llmchatlinker.client import LLMChatLinkerClient
 
     client = LLMChatLinkerClient()
@@ -177,15 +178,16 @@ def ours_load(order: Order) -> Order:
     found: list[Order] = []
     until = 0.0
 
-    def one(data: dict[str, Any]) -> None:
+    def one(datas: list[dict[str, Any]]) -> None:
         times: list[float] = []
         failures: Counter[str] = Counter()
+        chats = itertools.cycle(datas)
         ready.wait()
         ended = time.monotonic()
         while True:
             began = ended
             try:
-                envelope = client.generate_llm_response(**data)
+                envelope = client.generate_llm_response(**next(chats))
             except Exception as error:  # what kind of failure it is, is the figure
                 failures[type(error).__name__] += 1
             else:
@@ -198,7 +200,7 @@ def ours_load(order: Order) -> Order:
                 break
         found.append({"times": times, "failures": failures, "ended": ended})
 
-    threads = [threading.Thread(target=one, args=(data,)) for data in order["datas"]]
+    threads = [threading.Thread(target=one, args=(datas,)) for datas in order["datas"]]
     for thread in threads:
         thread.start()
     began = time.monotonic()

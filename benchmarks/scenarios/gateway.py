@@ -33,6 +33,9 @@ from llmchatlinker.settings import Settings
 TOKENS = 4
 CALLERS = 64
 PROCESSES = 4
+#: Chats of a caller, used in turns: what was said before in a chat is sent along, and is not to grow
+#: with every round.
+CHATS = 64
 #: Connections of a process; the most that its pool may have.
 POOL = Settings().database_pool_size
 INSTANT, SLOW = "instant", "slow"
@@ -73,7 +76,7 @@ def run(bench: Bench) -> Report:
         slow = stack.enter_context(running_provider(DELAY, 1))
         place = stack.enter_context(temporary_place(bench.servers, "gateway"))
         side = ours(place)
-        datas = add_chats(place, instant, CALLERS)
+        datas = add_chats(place, instant, CALLERS * CHATS)
         bench.step("gateway: starting LiteLLM, two workers and the callers")
         proxy = stack.enter_context(
             litellm(command, bench.directory, {INSTANT: instant, SLOW: slow})
@@ -133,10 +136,11 @@ class _Calls:
                 answer = first.ask("http-latency", count=count, stream=stream, **where)
                 sides[name].whole += [] if stream else answer["whole"]
                 sides[name].first += answer["first"] if stream else []
-        mine = first.ask("latency", count=count, type="LLM_RESPONSE_GENERATE", datas=self.datas)
+        order = {"count": count, "datas": self.datas[:count]}
+        mine = first.ask("latency", type="LLM_RESPONSE_GENERATE", **order)
         sides["ours"].whole += mine["cycle"]
         sides["ours"].failed += mine["failed"]
-        sides["ours"].first += first.ask("ours-first", count=count, datas=self.datas)["first"]
+        sides["ours"].first += first.ask("ours-first", **order)["first"]
 
     def at_once(self, sides: dict[str, Measured], seconds: float) -> None:
         """As many calls as there can be."""
@@ -145,9 +149,10 @@ class _Calls:
             for caller, number in zip(self.callers, shares, strict=True):
                 caller.send("http-load", callers=number, seconds=seconds, **where)
             sides[name].add_load([caller.receive() for caller in self.callers])
-        for number, caller in enumerate(self.callers):
-            datas = self.datas[number :: len(self.callers)]
-            caller.send("ours-load", datas=datas, seconds=seconds)
+        of_each = [self.datas[number::CALLERS] for number in range(CALLERS)]
+        for caller, number in zip(self.callers, shares, strict=True):
+            mine, of_each = of_each[:number], of_each[number:]
+            caller.send("ours-load", datas=mine, seconds=seconds)
         sides["ours"].add_load([caller.receive() for caller in self.callers])
 
     def _http(self) -> list[tuple[str, dict[str, Any]]]:
