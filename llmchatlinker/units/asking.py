@@ -14,7 +14,7 @@ from llmchatlinker.instruction_data.content import parts_of, text_of
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate, LLMResponseRegenerate
 from llmchatlinker.units.context import HISTORY_LENGTH
 from llmchatlinker.units.lookups import get_message, not_a_member, visible
-from llmchatlinker.units.tree import path_to
+from llmchatlinker.units.tree import Told, told_up_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,10 @@ def by_regenerate(session: Session, chat: Chat, data: LLMResponseRegenerate) -> 
     )
 
 
-def history(session: Session, parent_id: int | None) -> list[Message]:
+def history(session: Session, parent_id: int | None) -> list[Told]:
     """What was said above a question, less what was never answered: no provider takes that."""
-    told: list[Message] = []
-    for message in path_to(session, parent_id, HISTORY_LENGTH):
+    told: list[Told] = []
+    for message in told_up_to(session, parent_id, HISTORY_LENGTH):
         if message.role == "user" or message.content:
             told.append(message)
         elif told and told[-1].id == message.parent_id:

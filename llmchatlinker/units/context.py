@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llmchatlinker.db.models import Message
 from llmchatlinker.errors import InvalidData
+from llmchatlinker.units.tree import Told
 
 #: Messages sent at most, whatever the window.
 HISTORY_LENGTH = 1_000
@@ -63,7 +63,7 @@ def corrected(tokens: int, ratio: float) -> int:
 
 def conversation(
     system_prompt: str | None,
-    history: Sequence[Message],
+    history: Sequence[Told],
     user_input: Content,
     context_window: int | None,
     max_tokens: int | None,
@@ -116,7 +116,7 @@ def _too_long(field: str, problem: str) -> InvalidData:
     return InvalidData(f"{field} {problem}.", {"fields": [{"field": field, "problem": problem}]})
 
 
-def _turns(history: Sequence[Message]) -> list[list[dict[str, Any]]]:
+def _turns(history: Sequence[Told]) -> list[list[dict[str, Any]]]:
     """The history in turns: a question and what follows it up to the next question.
 
     Not sent: what was erased or rolled back, with its whole turn where it is the question; and an
@@ -138,7 +138,7 @@ def _turns(history: Sequence[Message]) -> list[list[dict[str, Any]]]:
     return turns
 
 
-def _is_gone(message: Message) -> bool:
+def _is_gone(message: Told) -> bool:
     return bool(message.erased or message.hidden)
 
 

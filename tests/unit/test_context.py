@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmchatlinker.db.models import Message
 from llmchatlinker.errors import InvalidData
 from llmchatlinker.units.context import (
     TOKENS_PER_IMAGE,
@@ -16,15 +17,16 @@ from llmchatlinker.units.context import (
     estimated,
     ratio,
 )
+from llmchatlinker.units.tree import Told
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}
 
 
-def history(*texts: str) -> list[Message]:
+def history(*texts: str) -> list[Told]:
     """Questions and answers in turn."""
     roles = ("user", "assistant")
     return [
-        Message(role=roles[number % 2], content=text, erased=False)
+        Told(number + 1, number or None, roles[number % 2], text, None, False, False)
         for number, text in enumerate(texts)
     ]
 
@@ -84,7 +86,7 @@ def test_a_question_that_does_not_fit_is_refused_by_name_and_not_repeated() -> N
 
 def test_an_erased_turn_is_not_sent() -> None:
     past = history("q1", "a1", "", "", "q3", "a3")
-    past[2].erased = past[3].erased = True
+    past[2:4] = [replace(message, erased=True) for message in past[2:4]]
 
     assert texts(conversation(None, past, "q4", None, None)) == ["q1", "a1", "q3", "a3", "q4"]
 
@@ -111,9 +113,8 @@ def test_what_is_sent_leaves_room_for_the_answer(
 def test_a_question_of_parts_is_sent_as_it_is() -> None:
     parts = [{"type": "text", "text": "What is it?"}, IMAGE]
     (earlier,) = history("What is it?")
-    earlier.parts = parts
 
-    sent = conversation(None, [earlier], parts, None, None)
+    sent = conversation(None, [replace(earlier, parts=parts)], parts, None, None)
 
     assert [message["content"] for message in sent] == [parts, parts]
 
@@ -148,7 +149,7 @@ def test_a_call_of_a_tool_is_not_sent_again() -> None:
 
 def test_a_turn_that_was_rolled_back_is_not_sent() -> None:
     past = history("q1", "a1", "q2", "a2")
-    past[2].hidden = past[3].hidden = True
+    past[2:4] = [replace(message, hidden=True) for message in past[2:4]]
 
     assert texts(conversation(None, past, "q3", None, None)) == ["q1", "a1", "q3"]
 
