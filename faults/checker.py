@@ -16,7 +16,7 @@ import psycopg2
 
 from benchmarks.servers import Place
 from faults.journal import Journal, Memory
-from faults.plan import Plan, Track
+from faults.plan import Plan, Step, Track
 from faults.provider import CountingProvider, answer_to
 from llmchatlinker.topology import DEAD_LETTER_QUEUE, QUEUE_NAMES
 from tests.servers.rabbitmq import PrivateRabbitMQ, RabbitMQError
@@ -171,8 +171,16 @@ class Check:
                 verdict.refused += 1
                 continue
             verdict.accepted += 1
-            verdict.ends[memory.code or "none"] += 1
+            verdict.ends[self._end(step, memory)] += 1
             self._envelope(step.tag, memory)
+
+    def _end(self, step: Step, memory: Memory) -> str:
+        code = memory.code or "none"
+        if code != "cancelled":
+            return code
+        if memory.envelopes[0]["data"].get("llm_response", {}).get("content"):
+            return "cancelled in mid-answer"
+        return "cancelled in its call" if self._calls[step.tag] else "cancelled before"
 
     def _withdrawn(self, memory: Memory) -> bool:
         row = self._rows.get(memory.id or "")

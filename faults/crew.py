@@ -73,9 +73,9 @@ class Crew:
                 time.sleep(LOOK)
 
     def send(self, number: signal.Signals, who: int) -> int | None:
-        """A signal to a worker, by its place; its pid, or None when it is dead just now."""
+        """A signal to a worker, by its place; its pid, or None when it is dead or only starting."""
         member = self.members[who % len(self.members)]
-        if not member.process.alive:
+        if not member.is_ready:
             return None
         with suppress(ProcessLookupError):
             os.kill(member.pid, number)

@@ -48,6 +48,7 @@ class Result:
         self.seconds = round(self.seconds + round_.seconds, 1)
         _add(self.faults, round_.faults)
         _add(self.ends, verdict.ends)
+        _add(self.deaths, {str(code): count for code, count in round_.deaths.items()})
         for name, count in round_.connections.items():
             self.connections[name] = max(count, self.connections.get(name, 0))
         self.breaches += [f"round {self.done}: {breach}" for breach in verdict.breaches]

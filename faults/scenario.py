@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from faults.plan import Plan, Size
 from faults.results import Result
 from faults.servers import FaultServers
-from faults.world import Break, World
+from faults.world import Break, Round, World
 
 #: Codes that a turn may end with because its worker died.
 DOUBT = ("in_doubt",)
@@ -24,8 +25,8 @@ def _same(plan: Plan, _: random.Random) -> Plan:
 @dataclass(frozen=True)
 class Scenario:
     """``rounds``: of a full run; ``breaking``: what a round breaks; ``allowed``: codes that instructions
-    may end with beside success; ``beside``: what goes on during all rounds; ``short``: a round for the
-    tests, where that is a smaller one.
+    may end with beside success; ``exits``: exit codes that workers may end with; ``change``: of a plan;
+    ``beside``: what goes on during all rounds; ``after``: what is wrong with a round's faults.
     """
 
     name: str
@@ -33,12 +34,14 @@ class Scenario:
     breaking: Break
     size: Size = field(default_factory=Size)
     allowed: tuple[str, ...] = ()
+    exits: frozenset[int] = frozenset()
     workers: int = 3
     include: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)
     manners: tuple[str, ...] = ()
     change: Callable[[Plan, random.Random], Plan] = _same
     beside: Callable[[World], AbstractContextManager[object]] = lambda _: nullcontext()
+    after: Callable[[Counter[str]], str] = lambda _: ""
 
 
 def run(
@@ -60,20 +63,30 @@ def run(
         include=scenario.include,
         settings=scenario.settings,
     )
-    with world, scenario.beside(world):
-        deaths = dict(result.deaths)
+    with world, scenario.beside(world) as world.beside:
         while result.done < result.rounds:
-            rng = random.Random(f"{result.seed} {scenario.name} {result.done}")
-            round_ = world.round(
-                f"{scenario.name}-{result.done}",
-                rng,
-                scenario.size,
-                scenario.breaking,
-                allowed=scenario.allowed,
-                manners=scenario.manners,
-                change=scenario.change,
-            )
-            result.add(round_)
-            now = {str(code): count for code, count in world.crew.deaths.items()}
-            result.deaths = {code: deaths.get(code, 0) + now.get(code, 0) for code in deaths | now}
+            result.add(run_round(scenario, world, result.seed, result.done))
             after_round(result)
+
+
+def run_round(
+    scenario: Scenario, world: World, seed: int, number: int, size: Size | None = None
+) -> Round:
+    """One round, in a world that has what goes on ``beside`` it."""
+    before = Counter(world.crew.deaths)
+    done = world.round(
+        f"{scenario.name}-{number}",
+        random.Random(f"{seed} {scenario.name} {number}"),
+        size or scenario.size,
+        scenario.breaking,
+        allowed=scenario.allowed,
+        manners=scenario.manners,
+        change=scenario.change,
+    )
+    done.deaths = world.crew.deaths - before
+    for code in done.deaths.keys() - scenario.exits:
+        done.verdict.breach(f"{done.deaths[code]} workers ended with {code}")
+    wrong = scenario.after(done.faults)
+    if wrong:
+        done.verdict.breach(wrong)
+    return done

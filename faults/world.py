@@ -37,9 +37,12 @@ SETTINGS: dict[str, object] = {
     "generation_deadline": DEADLINE,
     # A worker that is killed again and again looks like poison; that is another scenario.
     "starts": 50,
-    "provider_retries": 0,
+    "provider_retries": 1,
     # The provider's failures shall be seen, and not be waited out.
     "cooldown_failures": 1_000_000,
+    "provider_read_timeout": 10.0,
+    # Shorter than some calls, so that some of them are handed back.
+    "stop_timeout": 1.0,
 }
 
 #: Breaks something while the clients are at work; returns how often what was done.
@@ -48,16 +51,20 @@ Break = Callable[["World", random.Random], Counter[str]]
 
 @dataclass
 class Round:
-    """How a round went. ``faults``: what was broken, and how often."""
+    """How a round went. ``faults``: what was broken, how often; ``deaths``: workers, by exit code."""
 
     verdict: Verdict
     faults: Counter[str]
     seconds: float
     connections: dict[str, int] = field(default_factory=dict)
+    deaths: Counter[int] = field(default_factory=Counter)
 
 
 class World:
-    """A context manager: a place on the servers, workers, a client, a provider."""
+    """A context manager: a place on the servers, workers, a client, a provider.
+
+    ``beside``: what goes on during all rounds of the scenario. ``short``: it shall not take long.
+    """
 
     def __init__(
         self,
@@ -66,12 +73,15 @@ class World:
         directory: Path,
         *,
         workers: int = 3,
+        short: bool = False,
         include: Iterable[str] = (),
         settings: dict[str, object] | None = None,
     ) -> None:
         self.servers = servers
         self.folder = directory / "armed"
         self.folder.mkdir(parents=True)
+        self.short = short
+        self.beside: object = None
         self.provider = CountingProvider()
         self.place: Place
         self.side: Side

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from faults.scenario import Scenario
 
-from . import kill_workers
+from . import broker, cancels, junk, kill_workers, messages, postgres, provider, stops
+
+_MODULES = (kill_workers, stops, broker, postgres, messages, cancels, junk, provider)
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*kill_workers.SCENARIOS,)
+    scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS
 }

@@ -13,6 +13,7 @@ from faults.plan import Size
 from faults.scenario import DOUBT, Scenario
 from faults.world import World
 
+KILLED = frozenset({-signal.SIGKILL})
 SPREAD = 4.0  # seconds within which a round's kills come
 
 
@@ -40,5 +41,7 @@ def kill_either_way(world: World, rng: random.Random) -> Counter[str]:
 
 
 SCENARIOS = (
-    Scenario("kill-workers", 40, kill_either_way, Size(4, 3, 8, spread=4.0), allowed=DOUBT),
+    Scenario(
+        "kill-workers", 40, kill_either_way, Size(4, 3, 8, spread=4.0), allowed=DOUBT, exits=KILLED
+    ),
 )

@@ -1,0 +1,77 @@
+"""What is no message of ours, straight onto the queues: each piece becomes a dead letter."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from kombu import Connection
+
+from faults.plan import Size
+from faults.scenario import Scenario
+from faults.world import World
+from llmchatlinker.topology import QUEUE_NAMES
+
+PATIENCE = 60.0  # seconds
+BIG = 20_000_000
+JSON = "application/json"
+
+Piece = tuple[bytes, str, dict[str, Any]]
+
+
+def _task(name: str, *args: object) -> Piece:
+    known = str(uuid.uuid4())
+    headers = {"lang": "py", "task": name, "id": known, "root_id": known, "argsrepr": "?"}
+    return json.dumps([list(args), {}, {}]).encode(), JSON, headers
+
+
+def _pickled() -> Piece:
+    _, _, headers = _task("llmchatlinker.database.store")
+    return pickle.dumps(([str(uuid.uuid4())], {}, {})), "application/x-python-serialize", headers
+
+
+KINDS: dict[str, Callable[[], Piece]] = {
+    "unregistered task": lambda: _task("somebody.elses.task", 1),
+    "bad JSON": lambda: (b'[["half', JSON, _task("llmchatlinker.database.store")[2]),
+    "pickle": _pickled,
+    "foreign headers": lambda: (b"{}", JSON, {"x-else": ["anything", 1], "task": 7}),
+    "no instruction id": lambda: _task("llmchatlinker.control.decode", "; DROP TABLE users"),
+    "20 MB": lambda: (b'["' + b"x" * BIG + b'"]', JSON, {}),
+}
+
+
+def throw(world: World, rng: random.Random) -> Counter[str]:
+    """One piece of each kind, each on any queue."""
+    count = "SELECT count(*) FROM dead_letters"
+    ((before,),) = world.place.sql(count)
+    done: Counter[str] = Counter()
+    with Connection(world.place.broker_url) as connection, connection.channel() as channel:
+        for name, make in KINDS.items():
+            time.sleep(rng.uniform(0, 0.4))
+            body, content_type, headers = make()
+            message = channel.prepare_message(
+                body, content_type=content_type, content_encoding="utf-8", headers=headers
+            )
+            channel.basic_publish(message, exchange="", routing_key=rng.choice(QUEUE_NAMES))
+            done[name] += 1
+    end = time.monotonic() + PATIENCE
+    while world.place.sql(count)[0][0] - before < done.total() and time.monotonic() < end:
+        time.sleep(0.2)
+    done["dead letters kept"] = world.place.sql(count)[0][0] - before
+    return done
+
+
+def all_kept(faults: Counter[str]) -> str:
+    """Empty, or what is wrong."""
+    kept = faults["dead letters kept"]
+    thrown = faults.total() - kept
+    return "" if kept == thrown else f"{kept} dead letters of {thrown} pieces of junk"
+
+
+SCENARIOS = (Scenario("junk", 17, throw, Size(3, 2, 10, spread=3.0), after=all_kept),)

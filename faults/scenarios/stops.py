@@ -1,0 +1,47 @@
+"""SIGTERM and SIGQUIT for workers in the middle of calls: they end by themselves, and lose nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+
+from faults.plan import Size
+from faults.scenario import DOUBT, Scenario
+from faults.world import World
+
+SIZE = Size(5, 3, 6, spread=3.0)
+#: A stop that is handed back ends with 0 as well: nothing went wrong.
+EXITS = frozenset({0})
+
+
+def _stop(world: World, rng: random.Random, number: signal.Signals) -> int | None:
+    time.sleep(rng.uniform(0.3, 2.0))
+    return world.crew.send(number, rng.randrange(100))
+
+
+def terminate(world: World, rng: random.Random) -> Counter[str]:
+    """Two SIGTERM, each of any worker; half of them are followed by another one."""
+    done: Counter[str] = Counter()
+    for _ in range(2):
+        who = rng.randrange(100)
+        time.sleep(rng.uniform(0.3, 1.5))
+        pid = world.crew.send(signal.SIGTERM, who)
+        done["SIGTERM"] += pid is not None
+        if rng.random() < 0.5:
+            time.sleep(rng.uniform(0, 0.5))
+            if pid is not None and world.crew.send(signal.SIGTERM, who) == pid:
+                done["a second SIGTERM"] += 1
+    return done
+
+
+def quit_at_once(world: World, rng: random.Random) -> Counter[str]:
+    """A SIGQUIT."""
+    return Counter({"SIGQUIT": int(_stop(world, rng, signal.SIGQUIT) is not None)})
+
+
+SCENARIOS = (
+    Scenario("stop-term", 25, terminate, SIZE, allowed=DOUBT, exits=EXITS),
+    Scenario("stop-quit", 25, quit_at_once, SIZE, allowed=DOUBT, exits=EXITS),
+)
