@@ -41,12 +41,14 @@ class Client:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for the process that measures
             )
-        threading.Thread(target=self._read, name="client's answers", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="client's answers", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._answers.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._answers.put(line)
         self._answers.put(None)
 
     @property
@@ -95,6 +97,7 @@ class Client:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join()
 
 
 @contextmanager
