@@ -154,21 +154,18 @@ class Check:
         verdict = self.verdict
         for step in self._plan.steps:
             memory = self._journal.of(step.tag)
-            rows = self._of_tag.get(step.tag, [])
-            if len(rows) > 1:
-                verdict.duplicated += 1
-                verdict.breach(f"{step.tag}: {len(rows)} instructions of one submission")
+            verdict.refused += len(memory.refusals)
+            if set(memory.refusals) - {"unavailable"}:
+                verdict.breach(f"{step.tag}: refused with {memory.refusals}")
+            for known in self._of_tag.get(step.tag, []):
+                if known != memory.id and self._rows[known][1] != "withdrawn":
+                    verdict.duplicated += 1
+                    verdict.breach(f"{step.tag}: refused, and ran all the same as {known}")
             if memory.id is None:
-                verdict.refused += 1
-                if memory.refused is None:
+                if not memory.refusals:
                     verdict.breach(f"{step.tag}: neither accepted nor refused")
-                for known in rows:
-                    if self._rows[known][1] != "withdrawn":
-                        verdict.duplicated += 1
-                        verdict.breach(f"{step.tag}: refused, and ran all the same as {known}")
                 continue
-            if memory.refused is not None and self._withdrawn(memory):
-                verdict.refused += 1
+            if memory.uncertain and self._withdrawn(memory):
                 continue
             verdict.accepted += 1
             verdict.ends[self._end(step, memory)] += 1

@@ -65,15 +65,22 @@ class Round:
     def _submit_all(self, track: list[Line]) -> None:
         for step in track:
             time.sleep(step["pause"])
-            try:
-                self._submit(step)
-            except LLMChatLinkerError as error:
-                known = error.details.get("instruction_id")
-                tell(tag=step["tag"], refused=error.code, id=known)
-                if known is not None:
-                    self._start(self._wait, step, known)
-            except Exception as error:
-                tell(tag=step["tag"], defect=f"submit: {type(error).__name__}: {error}")
+            while not self._try(step) and time.monotonic() < self._end:
+                time.sleep(AGAIN)
+
+    def _try(self, step: Line) -> bool:
+        """Submit it; False when it was refused, and may be submitted again."""
+        try:
+            self._submit(step)
+        except LLMChatLinkerError as error:
+            known = error.details.get("instruction_id")
+            tell(tag=step["tag"], refused=error.code, id=known)
+            if known is None:
+                return False
+            self._start(self._wait, step, known)  # it may run, so it is not submitted once more
+        except Exception as error:
+            tell(tag=step["tag"], defect=f"submit: {type(error).__name__}: {error}")
+        return True
 
     def _submit(self, step: Line) -> None:
         if step["stream"]:

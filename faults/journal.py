@@ -10,11 +10,14 @@ from benchmarks.clients import Client
 
 @dataclass
 class Memory:
-    """Of one submission. ``refused``: the code that ``submit`` raised; with an id it may run all the
-    same. ``missing``: why no envelope came."""
+    """Of one submission. ``refusals``: the codes that ``submit`` raised, each before another try;
+    ``uncertain``: the last one came with an id, so it may run all the same. ``missing``: why no
+    envelope came.
+    """
 
     id: str | None = None
-    refused: str | None = None
+    refusals: list[str] = field(default_factory=list)
+    uncertain: bool = False
     envelopes: list[dict[str, Any]] = field(default_factory=list)
     stream: dict[str, Any] | None = None
     missing: str | None = None
@@ -54,7 +57,10 @@ class Journal:
         memory = self.of(line["tag"])
         if "envelope" in line:
             memory.envelopes.append(line["envelope"])
-        for name in ("refused", "stream", "missing", "uncancelled"):
+        if "refused" in line:
+            memory.refusals.append(line["refused"])
+            memory.uncertain = line["id"] is not None
+        for name in ("stream", "missing", "uncancelled"):
             if name in line:
                 setattr(memory, name, line[name])
         if line.get("id") is not None:

@@ -17,8 +17,9 @@ HEAD = "scenario rounds accepted lost duplicated unledgered in_doubt seconds"
 class Result:
     """Of a scenario. ``done``: rounds so far; ``rounds``: rounds to be done.
 
-    ``faults``: what was broken, and how often; ``ends``: how the accepted ended, by code; ``deaths``:
-    how workers ended, by exit code; ``breaches``: every broken promise.
+    ``refused``: how often ``submit`` raised, before the next try; ``faults``: what was broken, how
+    often; ``ends``: how the accepted ended, by code; ``deaths``: how workers ended, by exit code;
+    ``connections``: the most that there were after a round; ``breaches``: every broken promise.
     """
 
     scenario: str

@@ -25,7 +25,8 @@ def _same(plan: Plan, _: random.Random) -> Plan:
 @dataclass(frozen=True)
 class Scenario:
     """``rounds``: of a full run; ``breaking``: what a round breaks; ``allowed``: codes that instructions
-    may end with beside success; ``exits``: exit codes that workers may end with; ``change``: of a plan;
+    may end with beside success; ``outage``: submissions may be refused; ``exits``: exit codes that
+    workers may end with; ``change``: of a plan;
     ``beside``: what goes on during all rounds; ``after``: what is wrong with a round's faults.
     """
 
@@ -34,6 +35,7 @@ class Scenario:
     breaking: Break
     size: Size = field(default_factory=Size)
     allowed: tuple[str, ...] = ()
+    outage: bool = False
     exits: frozenset[int] = frozenset()
     workers: int = 3
     include: tuple[str, ...] = ()
@@ -86,6 +88,8 @@ def run_round(
     done.deaths = world.crew.deaths - before
     for code in done.deaths.keys() - scenario.exits:
         done.verdict.breach(f"{done.deaths[code]} workers ended with {code}")
+    if done.verdict.refused and not scenario.outage:
+        done.verdict.breach(f"{done.verdict.refused} submissions were refused")
     wrong = scenario.after(done.faults)
     if wrong:
         done.verdict.breach(wrong)

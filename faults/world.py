@@ -25,8 +25,8 @@ from faults.provider import CountingProvider
 from faults.servers import FaultServers
 
 #: Seconds. Deadlines are far behind the patience: what is only ended by its deadline was lost.
-PATIENCE = 150.0
-DEADLINE = 300.0
+PATIENCE = 240.0
+DEADLINE = 480.0
 #: Short, so that what a dead worker had is taken over soon.
 SETTINGS: dict[str, object] = {
     "lease": 6.0,
@@ -64,6 +64,7 @@ class World:
     """A context manager: a place on the servers, workers, a client, a provider.
 
     ``beside``: what goes on during all rounds of the scenario. ``short``: it shall not take long.
+    ``look``: compares the memories of the last round once more.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class World:
         self.side: Side
         self.crew: Crew
         self.client: Client
+        self.look: Callable[[], Verdict]
         self._name = name
         self._directory = directory
         self._workers = workers
@@ -174,8 +176,9 @@ class World:
             left = wait_until_quiet(
                 self.place, self.servers.rabbitmq, len(self.crew.members), PATIENCE
             )
-            check = Check(self.place, self.provider, plan, journal, after, allowed)
-            verdict = check.run()
+            codes = tuple(allowed)
+            self.look = lambda: Check(self.place, self.provider, plan, journal, after, codes).run()
+            verdict = self.look()
             if left:
                 verdict.breach(f"not quiet: {left}")
             self._probe(verdict)

@@ -49,8 +49,8 @@ def freeze(world: World, rng: random.Random) -> Counter[str]:
 
 
 SCENARIOS = (
-    Scenario("broker-restart", 20, restart, SIZE),
-    Scenario("broker-kill", 10, kill, SIZE),
-    Scenario("broker-close", 15, close, SIZE),
-    Scenario("broker-freeze", 10, freeze, SIZE),
+    Scenario("broker-restart", 20, restart, SIZE, outage=True),
+    Scenario("broker-kill", 10, kill, SIZE, outage=True),
+    Scenario("broker-close", 15, close, SIZE, outage=True),
+    Scenario("broker-freeze", 10, freeze, SIZE, outage=True),
 )

@@ -52,7 +52,7 @@ def terminate(world: World, rng: random.Random) -> Counter[str]:
 
 SCENARIOS = (
     # A lease is six seconds here: an outage that is longer leaves calls in doubt.
-    Scenario("postgres-stop", 15, stop, SIZE, allowed=DOUBT),
-    Scenario("postgres-kill", 10, kill, SIZE, allowed=DOUBT),
-    Scenario("postgres-terminate", 30, terminate, SIZE),
+    Scenario("postgres-stop", 15, stop, SIZE, allowed=DOUBT, outage=True),
+    Scenario("postgres-kill", 10, kill, SIZE, allowed=DOUBT, outage=True),
+    Scenario("postgres-terminate", 30, terminate, SIZE, outage=True),
 )

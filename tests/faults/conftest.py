@@ -1,0 +1,30 @@
+"""One world for all scenarios: servers of its own, because they are broken, two workers, a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.servers import FaultServers
+from faults.world import World
+from llmchatlinker.errors import StartFailed
+from tests.fixtures.servers import cannot_test
+from tests.servers.install import InstallError
+from tests.servers.rabbitmq import RabbitMQError
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Everything of a fault scenario, in its short version."""
+    directory: Path = tmp_path_factory.mktemp("faults")
+    try:
+        servers = FaultServers().__enter__()
+    except (RabbitMQError, InstallError, StartFailed, OSError) as error:
+        cannot_test("RabbitMQ or PostgreSQL", error)
+    try:
+        with World(servers, "short", directory / "world", workers=2, short=True) as made:
+            yield made
+    finally:
+        servers.stop()
