@@ -3,6 +3,7 @@
 What differs between installations is not here but in the environment (``llmchatlinker/settings.py``).
 """
 
+from llmchatlinker.broker_tls import broker_tls as _broker_tls
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import exchange, route
 from llmchatlinker.topology import task_queues as _task_queues
@@ -12,6 +13,8 @@ _settings = get_settings()
 # --- the broker ---------------------------------------------------------------------------------
 
 broker_url = _settings.broker_url
+# Of amqps:// alone kombu would check no certificate.
+broker_use_ssl = _broker_tls(_settings)
 broker_pool_limit = _settings.broker_pool_size
 broker_connection_timeout = _settings.client_patience
 # Workers wait for a broker that is not there yet or no longer, however long it takes.

@@ -121,8 +121,17 @@ class App(Celery):
         pool: Any = self._pool
         if pool is not None:
             pool.force_close_all()
+            # kombu keeps pools by the broker's address, and would hand out the closed one again.
+            for group in (pools.connections, pools.producers):
+                closed = [key for key, kept in list(group.items()) if _is_of(kept, pool)]
+                for key in closed:
+                    dict.pop(group, key, None)
         self._pool: Any = None
         self.amqp._producer_pool = None
+
+
+def _is_of(kept: Any, pool: Any) -> bool:
+    return kept is pool or getattr(kept, "connections", None) is pool
 
 
 def _of_this_app(path: str, args: tuple[Any, ...]) -> Any:

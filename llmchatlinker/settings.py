@@ -41,6 +41,13 @@ class Settings:
     broker_url: str = _setting(
         "amqp://127.0.0.1:5672//", "RabbitMQ (amqp:// or amqps://)", secret=True
     )
+    broker_ca_file: str = _setting(
+        "", "certificate authority of an amqps:// broker, as a PEM file; else the system's"
+    )
+    broker_cert_file: str = _setting(
+        "", "this client's certificate for an amqps:// broker that asks for one, as a PEM file"
+    )
+    broker_key_file: str = _setting("", "the key of that certificate, as a PEM file")
     broker_api_url: str = _setting(
         "", "RabbitMQ's management HTTP API, for `llmchatlinker broker apply`", secret=True
     )
