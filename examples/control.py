@@ -25,13 +25,6 @@ REFUSED = [
     ("invalid_data", {"type": "USER_CREATE", "data": {"username": "ada"}, "priority": 1}),
     ("invalid_data", {"type": "USER_CREATE", "data": {"username": "x" * 2_000_000}}),
     ("not_found", {"type": "CHAT_CREATE", "data": {"title": "T", "usernames": ["no such user"]}}),
-    (
-        "not_implemented",
-        {
-            "type": "CHAT_UPDATE",
-            "data": {"chat_id": 1, "turn_policy": "interrupt"},
-        },
-    ),
 ]
 
 for expected, instruction in REFUSED:

@@ -42,12 +42,6 @@ class InvalidData(LLMChatLinkerError):
     code = "invalid_data"
 
 
-class NotImplementedYet(LLMChatLinkerError):
-    """This version does not do that yet."""
-
-    code = "not_implemented"
-
-
 class NotFound(LLMChatLinkerError):
     """Nothing has that id or name."""
 

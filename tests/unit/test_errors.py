@@ -17,7 +17,6 @@ from llmchatlinker.errors import LLMChatLinkerError
 CODES = {
     "unknown_instruction",
     "invalid_data",
-    "not_implemented",
     "not_found",
     "conflict",
     "not_a_member",
