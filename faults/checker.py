@@ -40,7 +40,8 @@ _BUSY_NAMES = (
     "connections in a transaction",
 )
 _ROWS = """
-    SELECT CAST(id AS text), coalesce(data ->> 'title', data ->> 'user_input'), state, outcome
+    SELECT CAST(id AS text),
+           coalesce(data ->> 'title', data ->> 'user_input', data ->> 'username'), state, outcome
       FROM instructions WHERE seq > %s
 """
 _LINES = """

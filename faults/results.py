@@ -19,7 +19,8 @@ class Result:
 
     ``refused``: how often ``submit`` raised, before the next try; ``faults``: what was broken, how
     often; ``ends``: how the accepted ended, by code; ``deaths``: how workers ended, by exit code;
-    ``connections``: the most that there were after a round; ``breaches``: every broken promise.
+    ``connections``: the most that there were after a round; ``memory``: of the largest worker, in MB,
+    round by round; ``breaches``: every broken promise.
     """
 
     scenario: str
@@ -37,6 +38,7 @@ class Result:
     ends: dict[str, int] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
     connections: dict[str, int] = field(default_factory=dict)
+    memory: list[float] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
 
@@ -52,6 +54,7 @@ class Result:
         _add(self.deaths, {str(code): count for code, count in round_.deaths.items()})
         for name, count in round_.connections.items():
             self.connections[name] = max(count, self.connections.get(name, 0))
+        self.memory.append(round_.memory)
         self.breaches += [f"round {self.done}: {breach}" for breach in verdict.breaches]
 
     @property

@@ -27,7 +27,7 @@ class Scenario:
     """``rounds``: of a full run; ``breaking``: what a round breaks; ``allowed``: codes that instructions
     may end with beside success; ``outage``: submissions may be refused; ``exits``: exit codes that
     workers may end with; ``change``: of a plan;
-    ``beside``: what goes on during all rounds; ``after``: what is wrong with a round's faults.
+    ``beside``: what goes on during all rounds; ``after``: what else is wrong with a round.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Scenario:
     manners: tuple[str, ...] = ()
     change: Callable[[Plan, random.Random], Plan] = _same
     beside: Callable[[World], AbstractContextManager[object]] = lambda _: nullcontext()
-    after: Callable[[Counter[str]], str] = lambda _: ""
+    after: Callable[[Round], str] = lambda _: ""
 
 
 def run(
@@ -90,7 +90,7 @@ def run_round(
         done.verdict.breach(f"{done.deaths[code]} workers ended with {code}")
     if done.verdict.refused and not scenario.outage:
         done.verdict.breach(f"{done.verdict.refused} submissions were refused")
-    wrong = scenario.after(done.faults)
+    wrong = scenario.after(done)
     if wrong:
         done.verdict.breach(wrong)
     return done

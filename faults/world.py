@@ -40,7 +40,7 @@ SETTINGS: dict[str, object] = {
     "provider_retries": 1,
     # The provider's failures shall be seen, and not be waited out.
     "cooldown_failures": 1_000_000,
-    "provider_read_timeout": 10.0,
+    "provider_read_timeout": 4.0,
     # Shorter than some calls, so that some of them are handed back.
     "stop_timeout": 1.0,
 }
@@ -51,13 +51,16 @@ Break = Callable[["World", random.Random], Counter[str]]
 
 @dataclass
 class Round:
-    """How a round went. ``faults``: what was broken, how often; ``deaths``: workers, by exit code."""
+    """How a round went. ``faults``: what was broken, how often; ``deaths``: workers, by exit code;
+    ``memory``: of the largest worker behind it, in MB.
+    """
 
     verdict: Verdict
     faults: Counter[str]
     seconds: float
     connections: dict[str, int] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
+    memory: float = 0.0
 
 
 class World:
@@ -185,7 +188,9 @@ class World:
             observer.look()
             for known in observer.changed:
                 verdict.breach(f"{known}: its envelope has changed")
-        return Round(verdict, faults, time.monotonic() - began, self._connections())
+        memory = max(member.resident() for member in self.crew.members)
+        seconds = time.monotonic() - began
+        return Round(verdict, faults, seconds, self._connections(), memory=round(memory, 1))
 
     def _probe(self, verdict: Verdict) -> None:
         """Whether all of it still works: an instruction and a turn."""

@@ -15,7 +15,7 @@ from kombu import Connection
 
 from faults.plan import Size
 from faults.scenario import Scenario
-from faults.world import World
+from faults.world import Round, World
 from llmchatlinker.topology import QUEUE_NAMES
 
 PATIENCE = 60.0  # seconds
@@ -67,10 +67,10 @@ def throw(world: World, rng: random.Random) -> Counter[str]:
     return done
 
 
-def all_kept(faults: Counter[str]) -> str:
+def all_kept(done: Round) -> str:
     """Empty, or what is wrong."""
-    kept = faults["dead letters kept"]
-    thrown = faults.total() - kept
+    kept = done.faults["dead letters kept"]
+    thrown = sum(done.faults[name] for name in KINDS)
     return "" if kept == thrown else f"{kept} dead letters of {thrown} pieces of junk"
 
 

@@ -43,7 +43,7 @@ def kill(world: World, rng: random.Random) -> Counter[str]:
 def terminate(world: World, rng: random.Random) -> Counter[str]:
     """``pg_terminate_backend``, again and again, of those at work first."""
     done: Counter[str] = Counter()
-    for _ in range(10):
+    for _ in range(4 if world.short else 10):
         time.sleep(rng.uniform(0.05, 0.5))
         ((count,),) = world.place.sql(_TERMINATE)
         done["connections terminated"] += count

@@ -11,9 +11,12 @@ from faults.world import World
 
 SEED = 1
 SHORT = Size(chats=2, turns=2, ordinary=4, spread=1.0)
+#: Poison needs workers of its own: tests/integration/test_dead_letters.py. An orderly restart takes
+#: twice as long as a kill, and asks for less.
+NAMES = [name for name in SCENARIOS if name not in ("poison", "broker-restart", "soak")]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_promise_is_kept(world: World, name: str) -> None:
     scenario = SCENARIOS[name]
     with scenario.beside(world) as world.beside:

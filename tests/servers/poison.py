@@ -24,7 +24,8 @@ _execute = stages.execute
 def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bool:
     """The product's own, but for those."""
     rows = database().statement(
-        "SELECT data ->> 'username' FROM instructions WHERE id = %(id)s",
+        # Only where it is due: what has ended is looked at, and not executed.
+        "SELECT data ->> 'username' FROM instructions WHERE id = %(id)s AND state = 'decoded'",
         {"id": str(instruction_id)},
     )
     name = rows[0][0] if rows and rows[0][0] else ""
