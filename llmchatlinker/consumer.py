@@ -168,4 +168,13 @@ class Consumer(celery_consumer.Consumer):
             size,
             str(message.content_type)[:100],
         )
-        message.reject_log_error(logger, self.connection_errors)
+        if not _needs_no_answer(message):
+            message.reject_log_error(logger, self.connection_errors)
+
+
+def _needs_no_answer(message: Any) -> bool:
+    """Whether it came as acknowledged, as remote control's do: RabbitMQ closes the channel of whoever
+    rejects one. kombu looks at that for ``ack``, and not for ``reject`` (``kombu/message.py``).
+    """
+    tag = (message.delivery_info or {}).get("consumer_tag")
+    return tag in (message.channel.no_ack_consumers or ())

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
+from llmchatlinker.defects import log_defect
 from llmchatlinker.envelope import Stage, failure
 from llmchatlinker.errors import (
     Conflict,
@@ -149,7 +150,9 @@ def as_error(error: Exception, instruction_id: uuid.UUID, stage: Stage) -> LLMCh
         known = _broken_constraint(error)
         if known is not None:
             return known
-    logger.error("Instruction %s: %s failed with a defect", instruction_id, stage, exc_info=error)
+    log_defect(
+        logger, "Instruction %s: %s failed with a defect", instruction_id, stage, error=error
+    )
     return InternalError(details={"exception": type(error).__name__})
 
 

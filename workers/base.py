@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 from celery.worker.request import Request
+from kombu.exceptions import KombuError
 
 from llmchatlinker import stages, suspects
 from llmchatlinker.celery_app import app
+from llmchatlinker.defects import log_defect
+from llmchatlinker.errors import InternalError, LLMChatLinkerError
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.instructions import INSTRUCTION_SET, InstructionType, Unit
+
+logger = logging.getLogger(__name__)
+
+#: What Celery itself goes by, and a hand-off that failed, which leaves the row to the sweeper.
+LEFT_TO_CELERY = (Ignore, Reject, Retry, KombuError, ConnectionError)
 
 
 class BriefRequest(Request):
@@ -39,7 +48,15 @@ def stage_task(
         if known is None:
             raise Reject("not an instruction id", requeue=False)
         request = app.current_worker_task.request
-        if not suspects.run(known, state, partial(stage, known), request, brief=brief):
+        try:
+            goes_on = suspects.run(known, state, partial(stage, known), request, brief=brief)
+        except (*LEFT_TO_CELERY, LLMChatLinkerError):
+            raise
+        except Exception as error:
+            # Celery would log its words, and they may be a user's.
+            log_defect(logger, "Instruction %s: %s failed with a defect", known, name, error=error)
+            raise InternalError(details={"exception": type(error).__name__}) from None
+        if not goes_on:
             raise Ignore("the chain ends here")
         return instruction_id
 

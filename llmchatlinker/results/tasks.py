@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import states
+from kombu.exceptions import DecodeError
 from kombu.serialization import dumps, loads
 
 from llmchatlinker.db.sessions import database
@@ -17,6 +18,12 @@ from llmchatlinker.db.sessions import database
 Meta = dict[str, Any]
 
 _JSON = "application/json"
+#: What a stored result counts as that is no JSON, as Celery keeps a failure.
+UNREADABLE = {
+    "exc_type": "DecodeError",
+    "exc_message": ["The stored result is no JSON."],
+    "exc_module": "kombu.exceptions",
+}
 
 _KEEP = """
     INSERT INTO task_results AS kept (task_id, status, result, traceback, meta)
@@ -63,10 +70,15 @@ def read_tasks(task_ids: Sequence[str], patience: float | None = None) -> dict[s
     rows = database().statement(_READ, {"ids": list(task_ids)}, patience=patience)
     found: dict[str, Meta] = {}
     for task_id, status, result, traceback, meta, date_done in rows:
+        try:
+            value, more = decoded(result), decoded(meta) or {}
+        except DecodeError:
+            # Not written by us. One such row must not keep all others from being read.
+            status, value, more = states.FAILURE, UNREADABLE, {}
         ready = status in states.READY_STATES
-        found[task_id] = decoded(meta) | {
+        found[task_id] = more | {
             "status": status,
-            "result": decoded(result),
+            "result": value,
             "traceback": traceback,
             "date_done": date_done.isoformat() if ready else None,
             "task_id": task_id,
