@@ -72,13 +72,15 @@ class Result:
 
     @classmethod
     def begun(cls, path: Path, fresh: Result) -> Self | Result:
-        """What an earlier run of the same seed and rounds has left there, or ``fresh``."""
+        """What earlier runs of the same seed have left there, to be gone on with, or ``fresh``."""
         try:
             found = cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return fresh
-        same = (found.scenario, found.seed, found.rounds)
-        return found if same == (fresh.scenario, fresh.seed, fresh.rounds) else fresh
+        if (found.scenario, found.seed) != (fresh.scenario, fresh.seed):
+            return fresh
+        found.rounds = fresh.rounds
+        return found
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:
