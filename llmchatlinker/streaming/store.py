@@ -38,7 +38,8 @@ _APPEND_ROWS = text(
     WITH had AS (
         SELECT coalesce(max(last), 0) AS last FROM events WHERE instruction_id = CAST(:id AS uuid)
     ), shown AS (
-        UPDATE attempts SET first_delta_at = clock_timestamp()
+        -- Where nothing was stored before the end, the end is the time.
+        UPDATE attempts SET first_delta_at = least(finished_at, clock_timestamp())
          WHERE id = :attempt AND first_delta_at IS NULL AND :has_delta
     )
     INSERT INTO events (instruction_id, first, last, attempt_id, events)

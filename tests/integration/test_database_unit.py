@@ -30,6 +30,8 @@ def test_an_instruction_shows_its_way_and_never_its_text(cycle: Cycle) -> None:
         "state": "final",
         "outcome": "success",
         "wait_reason": None,
+        "not_before": None,
+        "cancel_requested": None,
         "attempts": [],
     }
 
