@@ -1,7 +1,9 @@
 """``python -m faults [SCENARIO …] [--rounds N] [--seed S] [--again] [--out DIR]``.
 
 A scenario whose rounds are done, with the same seed, is not run again; one that was stopped, or that
-is asked for with more rounds, goes on where it was. Exit codes: 0 all promises were kept, 1 at least one was not, 130 after Ctrl-C.
+is asked for with more rounds, goes on where it was.
+
+Exit codes: 0 all promises were kept, 1 at least one was not, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
