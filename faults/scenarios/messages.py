@@ -32,7 +32,7 @@ def count_copies(world: World, _: random.Random) -> Counter[str]:
     """The copier is at work all the time; this counts."""
     assert isinstance(world.beside, Copier)
     before = world.beside.copied
-    time.sleep(SIZE.spread)
+    time.sleep(1.0 if world.short else SIZE.spread)
     return Counter({"copies delivered": world.beside.copied - before})
 
 
@@ -40,7 +40,7 @@ def count_hints(world: World, _: random.Random) -> Counter[str]:
     """The same of the thief."""
     assert isinstance(world.beside, Thief)
     before = world.beside.taken
-    time.sleep(SIZE.spread)
+    time.sleep(1.0 if world.short else SIZE.spread)
     return Counter({"hints and events stolen": world.beside.taken - before})
 
 
