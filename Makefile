@@ -2,13 +2,14 @@
 # make test   all tests, against a private RabbitMQ and a private PostgreSQL
 # make check  what CI runs: lint, types, tests
 # make faults nothing lost, nothing done twice, whatever breaks: SCENARIO=… ROUNDS=… SEED=…
+# make audit  the pinned packages beside PyPI's list of known vulnerabilities
 # make bench  our figures beside stock Celery's: SCENARIO=latency for one, QUICK=1 for a short run
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export ENDPOINT MODEL API_KEY
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types check format bench faults clean
+.PHONY: help run up test lint types check audit format bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -59,6 +60,13 @@ bench: $(VENV)/.dev
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.servers.install rabbitmq
 	@$(BIN)/python -m faults $(SCENARIO) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+
+# Of its own, since its dependencies are not ours. Fails where the advisories can't be had.
+audit:
+	@test -x $(VENV)/audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)/audit && \
+	  $(VENV)/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1; }
+	@$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off \
+	  $(foreach name,requirements requirements-local requirements-dev,-r $(name).txt)
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff format .

@@ -15,7 +15,13 @@ from requests.auth import HTTPBasicAuth
 
 from llmchatlinker.errors import ConfigurationError, Unavailable
 from llmchatlinker.settings import Settings, without_password
-from llmchatlinker.topology import DEAD_LETTER_EXCHANGE, EXCHANGE, QUEUE_NAMES
+from llmchatlinker.topology import (
+    CONTROL,
+    DEAD_LETTER_EXCHANGE,
+    DEAD_LETTER_QUEUE,
+    EXCHANGE,
+    QUEUE_NAMES,
+)
 
 Policy = dict[str, Any]
 
@@ -50,19 +56,69 @@ def policies() -> dict[str, Policy]:
     }
 
 
+#: What a user of RabbitMQ may configure, write and read, as regular expressions over names
+#: (https://www.rabbitmq.com/docs/access-control#authorisation): clients put instructions in and wait
+#: for hints; workers serve queues and are seen by Flower; Flower looks on. Declaring a queue that is
+#: there takes the right to configure it.
+_QUEUES = "|".join(name.replace(".", r"\.") for name in QUEUE_NAMES)
+_OWN = r"llmchatlinker\.(reply|events)\..*"
+_WATCHING = r"celeryev(\..*)?|(.*\.)?celery\.pidbox"
+_CLIENT = rf"llmchatlinker|{CONTROL}|llm\.generate|{_OWN}"
+_DELAYS = r"celery_delayed_.*"
+_WORKER = rf"llmchatlinker(\.dead)?|{_QUEUES}|{DEAD_LETTER_QUEUE}|{_OWN}|{_WATCHING}|{_DELAYS}"
+ROLES: dict[str, dict[str, str]] = {
+    "client": {
+        "configure": f"^({_CLIENT})$",
+        "write": rf"^({_CLIENT}|amq\.default)$",
+        "read": f"^(llmchatlinker|{_OWN})$",
+    },
+    "worker": {
+        "configure": f"^({_WORKER})$",
+        "write": rf"^({_WORKER}|amq\.default)$",
+        "read": f"^({_WORKER})$",
+    },
+    "flower": {
+        "configure": f"^({_WATCHING})$",
+        "write": f"^({_WATCHING})$",
+        "read": f"^({_WATCHING})$",
+    },
+}
+
+
+def add_user(settings: Settings, name: str, password: str, role: str) -> None:
+    """Make a user of RabbitMQ, or change its password, with what the role may and nothing else."""
+    url, host = _api(settings), quote(_virtual_host(settings), safe="")
+    user = quote(name, safe="")
+    _put(f"{url}/api/users/{user}", {"password": password, "tags": ""})
+    _put(f"{url}/api/permissions/{host}/{user}", dict(ROLES[role]))
+
+
+def user_commands(settings: Settings, name: str, role: str) -> list[str]:
+    """The same as ``rabbitmqctl`` commands; the first reads the password from its standard input."""
+    rights = " ".join(f"'{ROLES[role][kind]}'" for kind in ("configure", "write", "read"))
+    return [
+        f"rabbitmqctl add_user {name}",
+        f"rabbitmqctl set_permissions -p '{_virtual_host(settings)}' {name} {rights}",
+    ]
+
+
 def apply(settings: Settings) -> list[str]:
     """Put the policies onto the virtual host of ``broker_url``; return their names."""
-    if not settings.broker_api_url:
-        raise ConfigurationError(
-            "LLMCHATLINKER_BROKER_API_URL is not set: it takes the address of RabbitMQ's management "
-            "HTTP API, such as http://user:password@localhost:15672. Without that plugin, run what "
-            "`llmchatlinker broker apply --print` prints on the broker's machine."
-        )
-    url = settings.broker_api_url.rstrip("/")
+    url = _api(settings)
     host = quote(_virtual_host(settings), safe="")
     for name, policy in policies().items():
         _put(f"{url}/api/policies/{host}/{name}", policy)
     return list(policies())
+
+
+def _api(settings: Settings) -> str:
+    if not settings.broker_api_url:
+        raise ConfigurationError(
+            "LLMCHATLINKER_BROKER_API_URL is not set: it takes the address of RabbitMQ's management "
+            "HTTP API, such as http://user:password@localhost:15672. Without that plugin, run what "
+            "the same command with --print prints on the broker's machine."
+        )
+    return settings.broker_api_url.rstrip("/")
 
 
 def commands(settings: Settings) -> list[str]:
@@ -104,5 +160,5 @@ def _put(url: str, body: Policy) -> None:
         ) from None
     if response.status_code not in (200, 201, 204):
         raise ConfigurationError(
-            f"RabbitMQ refused a policy with HTTP {response.status_code}: {response.text[:200]}"
+            f"RabbitMQ's HTTP API refused with HTTP {response.status_code}: {response.text[:200]}"
         )

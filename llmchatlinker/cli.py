@@ -144,6 +144,33 @@ def definitions() -> None:
     click.echo(json.dumps(broker_policies.definitions(), indent=2))
 
 
+@broker.command()
+@click.argument("name")
+@click.option(
+    "--role", type=click.Choice(["client", "worker", "flower"]), required=True, help="What it may."
+)
+@click.option("--print", "show", is_flag=True, help="Print rabbitmqctl commands instead.")
+@one_line_errors
+def user(name: str, role: str, show: bool) -> None:
+    """Make a RabbitMQ user that may do what its role needs, and nothing else.
+
+    Its password comes from RABBITMQ_USER_PASSWORD, or is asked for.
+    """
+    import os
+
+    from llmchatlinker import broker_policies
+    from llmchatlinker.settings import get_settings
+
+    if show:
+        click.echo("\n".join(broker_policies.user_commands(get_settings(), name, role)))
+        return
+    password = os.environ.get("RABBITMQ_USER_PASSWORD") or click.prompt(
+        "Password", hide_input=True, confirmation_prompt=True
+    )
+    broker_policies.add_user(get_settings(), name, password, role)
+    click.echo(f"User {name} may do what a {role} needs.")
+
+
 @main.group()
 def keys() -> None:
     """Keys for API keys at rest."""
