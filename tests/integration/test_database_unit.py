@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from llmchatlinker.ids import new_instruction_id
 from tests.fixtures.cycles import Cycle
 from tests.fixtures.scenes import Scene
 from tests.servers import scripts
+
+VERSION_4 = "6f6b8d4c-6c1a-4a58-9c57-0d6f9a1f2b3c"
+NEVER_SUBMITTED = "019b76da-a800-7000-8000-000000000001"
 
 
 def test_an_instruction_shows_its_way_and_never_its_text(cycle: Cycle) -> None:
@@ -53,7 +54,7 @@ def test_a_failed_instruction_shows_its_code(cycle: Cycle) -> None:
     assert shown["outcome"] == "not_found"
 
 
-@pytest.mark.parametrize("unknown", [str(uuid.uuid4()), str(new_instruction_id())])
+@pytest.mark.parametrize("unknown", [VERSION_4, NEVER_SUBMITTED])
 def test_an_id_of_no_instruction_is_not_found(cycle: Cycle, unknown: str) -> None:
     failed = cycle.fail("INSTRUCTION_GET", instruction_id=unknown)
 

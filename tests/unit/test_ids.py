@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from llmchatlinker.ids import as_instruction_id, new_instruction_id
 
+VERSION_4 = "6f6b8d4c-6c1a-4a58-9c57-0d6f9a1f2b3c"
+VERSION_1 = "7d444840-9dc0-11d1-b245-5ffdce74fad2"
+
 
 def test_an_id_is_a_uuid_of_version_7() -> None:
     value = new_instruction_id()
@@ -39,7 +42,8 @@ def test_an_id_is_found_in_its_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [uuid.uuid4(), str(uuid.uuid4()), uuid.uuid1(), "", "group:1", None, 5, b"x", "é" * 36]
+    "other",
+    [uuid.UUID(VERSION_4), VERSION_4, uuid.UUID(VERSION_1), "", "group:1", None, 5, b"x", "é" * 36],
 )
 def test_what_is_no_instructions_id_is_told_apart(other: object) -> None:
     assert as_instruction_id(other) is None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from llmchatlinker import secrets
 from llmchatlinker.errors import ConfigurationError
 from llmchatlinker.settings import Settings
 
-OLD, NEW, OTHER = secrets.generate_key(), secrets.generate_key(), secrets.generate_key()
+OLD, NEW, OTHER = (base64.urlsafe_b64encode(letter * 32).decode() for letter in (b"o", b"n", b"x"))
 
 
 def keys(*values: str) -> Settings:
