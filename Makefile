@@ -5,6 +5,8 @@
 # make audit  the pinned packages beside PyPI's list of known vulnerabilities
 # make bench  our figures beside stock Celery's: SCENARIO=latency for one, QUICK=1 for a short run
 PYTHON ?= python3
+# Test processes at once, each with servers of its own: most tests wait, for a server or for a worker.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 export ENDPOINT MODEL API_KEY
@@ -42,7 +44,7 @@ up: $(VENV)/.local
 test: $(VENV)/.dev
 	@$(BIN)/python -m tests.servers.install rabbitmq
 	@$(BIN)/llmchatlinker model fetch
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
