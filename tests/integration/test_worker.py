@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import signal
 import time
 from typing import Any
@@ -314,7 +313,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_does(
     assert process.pid is not None
 
     os.kill(process.pid, signal.SIGTERM)
-    eventually(lambda: re.search("shutdown", process.log_text(), re.IGNORECASE))
+    eventually(lambda: "Stopping" in process.log_text())
     gate.open()
 
     assert process.wait(30) == 0
