@@ -27,6 +27,8 @@ from llmchatlinker.version import __version__
 
 PIECE = 65_536
 CONNECTIONS_PER_PROVIDER = 256
+#: Providers come and go by other names; so many keep their connections.
+SESSIONS = 128
 #: What is read, and how long (s), behind the end of an answer, so that the connection can be kept.
 REST_PIECES = 4
 REST_PATIENCE = 0.2
@@ -46,10 +48,12 @@ def bearer(endpoint: Endpoint) -> dict[str, str]:
 def _session(endpoint: Endpoint) -> requests.Session:
     """The pooled session of a provider, shared by the process's threads."""
     with _sessions_lock:
-        url, session = _sessions.get(endpoint.name, ("", None))
+        url, session = _sessions.pop(endpoint.name, ("", None))
         if session is None or url != endpoint.url:
             session = _new_session(endpoint.url)
-            _sessions[endpoint.name] = (endpoint.url, session)
+        _sessions[endpoint.name] = (endpoint.url, session)
+        if len(_sessions) > SESSIONS:  # the one that was not used for longest
+            _sessions.pop(next(iter(_sessions)))[1].close()  # only what is idle; calls go on
         return session
 
 
