@@ -15,7 +15,7 @@ from tests.servers.install import InstallError
 from tests.servers.rabbitmq import RabbitMQError
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Everything of a fault scenario, in its short version."""
     directory: Path = tmp_path_factory.mktemp("faults")
