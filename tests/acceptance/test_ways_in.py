@@ -244,7 +244,8 @@ def test_a_worker_that_is_killed_in_mid_call_leaves_an_answer_that_says_so(
 
     assert envelope["error"]["code"] == "in_doubt"
     assert len(provider.calls) == 1
-    assert cycle.count("messages") == 0
+    assert cycle.count("messages", "status = 'in_doubt'") == 1
+    assert cycle.count("messages", "status = 'generating'") == 0
     assert cycle.count("attempts", "status = 'in_doubt'") == 1
 
 

@@ -7,6 +7,7 @@ Here is what any such server needs. Only the standard library is imported at the
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import signal
 import socket
@@ -20,13 +21,17 @@ HOST = "127.0.0.1"
 # Below every system's range for outgoing connections (Linux: from 32768): while a server is down
 # for a restart, no client's own port can take its place, nor be connected to itself there.
 _PORTS = range(15_000, 32_000)
+#: Of several test processes (pytest-xdist names them gw0, gw1, …) each has every eighth one for itself:
+#: a port that is free while its server is down must not be another process's choice.
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
+_MINE = _PORTS[_PROCESS % 8 :: 8]
 
 
 def free_ports(count: int) -> list[int]:
     """``count`` different ports on which nothing listened a moment ago."""
     ports: set[int] = set()
     while len(ports) < count:
-        port = secrets.choice(_PORTS)  # not ``random``: tests seed that, and then all agree
+        port = secrets.choice(_MINE)  # not ``random``: tests seed that, and then all agree
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
             ports.add(port)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import uuid
 
 from celery.exceptions import Reject
@@ -36,4 +37,6 @@ def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bo
     return _execute(instruction_id, spec, worker)
 
 
-stages.execute = execute
+# Only in a worker that names this module: tests import it for its name alone.
+if any(MODULE in argument for argument in sys.argv):
+    stages.execute = execute
