@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.db.models import Attempt
 from llmchatlinker.db.sessions import database
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.settings import get_settings
 
@@ -63,8 +64,8 @@ def _renew_for_ever() -> None:
             _renew(held_now, patience=pause)
         except Unavailable:
             pass  # said once by the pool; the next round tries again
-        except Exception:
-            logger.exception("Renewing leases failed; trying again in %.0f s", pause)
+        except Exception as error:
+            log_defect(logger, "Renewing leases failed; trying again in %.0f s", pause, error=error)
         threading.Event().wait(pause)
 
 

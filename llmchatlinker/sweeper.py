@@ -29,6 +29,7 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.db.models import Attempt, Instruction, Message
 from llmchatlinker.db.sessions import database
 from llmchatlinker.dead_letters.collecting import collect
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import DeadlineExceeded, Unavailable
 from llmchatlinker.instructions import INSTRUCTION_SET
 from llmchatlinker.orchestrator import announce, publish, publish_released
@@ -325,5 +326,5 @@ class SweeperStep(bootsteps.StartStopStep):
                     logger.info("Swept: %s", ", ".join(f"{n} {kind}" for kind, n in done.items()))
             except Unavailable:
                 pass  # the pool has said it; the next round tries again
-            except Exception:
-                logger.exception("This sweep failed, the next one tries again")
+            except Exception as error:
+                log_defect(logger, "This sweep failed, the next one tries again", error=error)

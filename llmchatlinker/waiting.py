@@ -12,6 +12,7 @@ import os
 import threading
 import time
 
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,10 @@ class Alarms:
                 release_due()
             except Unavailable:
                 self.set(PAUSE)
-            except Exception:
-                logger.exception("What is due could not be sent on; the sweeper does it")
+            except Exception as error:
+                log_defect(
+                    logger, "What is due could not be sent on; the sweeper does it", error=error
+                )
 
 
 def release_due(*, slots: bool = False) -> int:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.results import reading
@@ -129,8 +130,8 @@ class Wakeups:
                     self._look(task_ids[start : start + BATCH])
             except Unavailable:
                 self._postpone()  # the pool has said it; waiting goes on
-            except Exception:
-                logger.exception("Results can't be read; trying again")
+            except Exception as error:
+                log_defect(logger, "Results can't be read; trying again", error=error)
                 self._postpone()
 
     def _next(self) -> list[str]:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import LLMChatLinkerError, Unavailable
 from llmchatlinker.results.replies import Replies
 from llmchatlinker.settings import get_settings
@@ -149,8 +150,8 @@ class Following:
                     self._look(followers[start : start + BATCH])
             except Unavailable as error:
                 self._refuse_new(followers, error)
-            except Exception:
-                logger.exception("Events can't be read; trying again")
+            except Exception as error:
+                log_defect(logger, "Events can't be read; trying again", error=error)
                 self._postpone(followers)
 
     def _next(self) -> list[Follower]:

@@ -16,6 +16,7 @@ from typing import Protocol
 from uuid import UUID
 
 from llmchatlinker.db.sessions import database
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.streaming.pushing import pushes
 
@@ -87,8 +88,8 @@ class Watcher:
                 self._look(streams)
             except Unavailable:
                 pass  # the pool has said it; the next look comes anyway
-            except Exception:
-                logger.exception("The watcher of the streams failed; it looks again")
+            except Exception as error:
+                log_defect(logger, "The watcher of the streams failed; it looks again", error=error)
 
     def _look(self, streams: dict[int, UUID]) -> None:
         values = {"streams": [str(i) for i in streams.values()], "attempts": list(streams)}
@@ -108,8 +109,8 @@ class Watcher:
             self._streams[attempt] = (instruction_id, None)
         try:
             on_stop(reason)
-        except Exception:
-            logger.exception("A stream could not be stopped")
+        except Exception as error:
+            log_defect(logger, "A stream could not be stopped", error=error)
 
 
 _current = Watcher()

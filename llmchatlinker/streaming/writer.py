@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from llmchatlinker.db.sessions import database
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.providers.base import Delta
 from llmchatlinker.settings import get_settings
@@ -175,8 +176,8 @@ class Writer:
                 self._flush(streams)
             except Unavailable:
                 self._again(streams)  # the pool has said it; events wait
-            except Exception:
-                logger.exception("Events can't be stored")
+            except Exception as error:
+                log_defect(logger, "Events can't be stored", error=error)
                 self._one_by_one(streams)
             with self._changed:
                 self._under_way = ()

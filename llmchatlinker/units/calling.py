@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import InternalError, LLMChatLinkerError
 from llmchatlinker.providers.base import ChatAnswer, ChatRequest, Delta, Endpoint, Usage
 from llmchatlinker.providers.calls import Call
@@ -78,11 +79,8 @@ def call_provider(work: Turn) -> Performed:
     except LLMChatLinkerError as failed:
         error = failed
     except Exception as defect:
-        logger.error(
-            "Instruction %s: its call failed with a defect",
-            work.instruction_id,
-            exc_info=defect,
-        )
+        message = "Instruction %s: its call failed with a defect"
+        log_defect(logger, message, work.instruction_id, error=defect)
         error = InternalError(details={"exception": type(defect).__name__})
     finally:
         tail = stream.drain()
