@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: Calls that have ended, and that the watchdog may still have, beside as many as are under way.
 ENDED_ENTRIES = 64
+
+#: SO_LINGER: on, for no time at all.
+_RESET = struct.pack("ii", 1, 0)
 
 _here = threading.local()
 #: The calls of this process.
@@ -113,6 +117,10 @@ def _shut_down(connected: Any) -> None:
     connected = getattr(connected, "socket", connected)
     if connected is not None:
         with suppress(OSError):  # closed already
+            # Closing then resets the connection. A provider that was held up by our full buffer would
+            # otherwise go on waiting for up to a minute: Linux does not answer the probes of a zero
+            # window once a socket that was shut down is read empty and closed (tcp_minisocks.c).
+            socket.socket.setsockopt(connected, socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
 import time
 
@@ -96,3 +98,36 @@ def test_many_calls_have_one_thread_that_looks_after_them() -> None:
         watchers = [thread for thread in threading.enumerate() if thread.name == "calls"]
 
     assert len(watchers) == 1
+
+
+def test_a_provider_that_is_held_up_by_a_full_buffer_sees_that_the_call_was_broken_off() -> None:
+    """What it sent is read to the end before the connection is closed, and it may not send more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with theirs:
+            theirs.setblocking(False)
+            _fill(theirs)
+            call = Call()
+            call.uses(ours)
+
+            call.cancel()
+            while ours.recv(2**20):
+                pass
+            ours.close()
+
+            theirs.settimeout(5)
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):
+                theirs.sendall(bytes(2**22))
+
+
+def _fill(sender: socket.socket) -> None:
+    """Until nothing goes in any more, and for long enough that the other side has said so."""
+    full_since = None
+    while full_since is None or time.monotonic() - full_since < 0.3:
+        try:
+            sender.send(bytes(2**20))
+            full_since = None
+        except BlockingIOError:
+            full_since = full_since or time.monotonic()
+            select.select([], [sender], [], 0.1)
