@@ -42,7 +42,7 @@ up: $(VENV)/.local
 	@$(BIN)/llmchatlinker up
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m tests.servers.install rabbitmq
+	@$(BIN)/python -m tests.servers.install rabbitmq pgbouncer
 	@$(BIN)/llmchatlinker model fetch
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 

@@ -4,8 +4,10 @@ psycopg2 knows no prepared statements, PostgreSQL's SQL does: ``PREPARE`` and ``
 (https://www.postgresql.org/docs/current/sql-prepare.html). The statement that makes an id final takes
 a sixth of the server's CPU time this way.
 
-Behind PgBouncer in transaction mode the next ``EXECUTE`` may reach another server connection. That
-costs a second try, nothing else: a name stands for one text only, whoever has prepared it.
+Behind a pooler that gives each transaction another connection to the server (PgBouncer in transaction
+mode) the ``EXECUTE`` may reach one where nothing was prepared. There statements run as they are. A
+connection tells by itself that it is a pooler's: the process that its key for cancelling names, which
+the pooler made up, is not the one that answers.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ from typing import Any
 
 from psycopg2 import errors
 
-#: Key of a pooled connection's notes: the names that are prepared on it.
+#: Key of a pooled connection's notes: the names that are prepared on it, or None where nothing is to be.
 NOTES = "llmchatlinker.prepared"
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A statement by its name. ``prepare`` is plain SQL, ``run`` takes psycopg2's named values."""
+    """A statement by its name. ``prepare`` is plain SQL, ``run`` takes psycopg2's named values, and so
+    does ``sql``, which is the statement itself.
+    """
 
     name: str
+    sql: str
     prepare: str
     run: str
 
@@ -36,19 +41,32 @@ class Prepared:
         self, cursor: Any, values: Mapping[str, Any], notes: MutableMapping[str, Any]
     ) -> None:
         """Run it outside a transaction, preparing it on this connection where that is still due."""
-        known: set[str] = notes.setdefault(NOTES, set())
+        if NOTES not in notes:
+            notes[NOTES] = set() if _reaches_the_server(cursor) else None
+        known: set[str] | None = notes[NOTES]
+        if known is None:
+            cursor.execute(self.sql, values)
+            return
         if self.name not in known:
             self._prepare(cursor)
             known.add(self.name)
         try:
             cursor.execute(self.run, values)
-        except errors.InvalidSqlStatementName:  # a pooler has given us another server connection
-            self._prepare(cursor)
-            cursor.execute(self.run, values)
+        except errors.InvalidSqlStatementName:  # somebody said DEALLOCATE or DISCARD here
+            known.discard(self.name)
+            cursor.execute(self.sql, values)
 
     def _prepare(self, cursor: Any) -> None:
-        with suppress(errors.DuplicatePreparedStatement):  # by another client of the pooler
+        # A name stands for one text only, whoever has prepared it.
+        with suppress(errors.DuplicatePreparedStatement):
             cursor.execute(self.prepare)
+
+
+def _reaches_the_server(cursor: Any) -> bool:
+    cursor.execute("SELECT pg_backend_pid()")
+    answering: int = cursor.fetchone()[0]
+    named: int = cursor.connection.get_backend_pid()
+    return answering == named
 
 
 @lru_cache(maxsize=256)
@@ -65,4 +83,4 @@ def prepared(sql: str) -> Prepared:
     name = "llmchatlinker_" + hashlib.blake2s(sql.encode("utf-8"), digest_size=8).hexdigest()
     values = ", ".join(f"%({item})s" for item in names)
     run = f"EXECUTE {name} ({values})" if names else f"EXECUTE {name}"
-    return Prepared(name, f"PREPARE {name} AS {text}", run)
+    return Prepared(name, sql, f"PREPARE {name} AS {text}", run)

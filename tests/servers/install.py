@@ -1,14 +1,15 @@
 """Find the servers that the tests need, and install them where that can be done without asking.
 
-Run as ``python -m tests.servers.install rabbitmq``: exits 0 when RabbitMQ is there (or has just
-been installed), 1 with one message and the one command for this system otherwise, 130 after Ctrl-C.
+Run as ``python -m tests.servers.install rabbitmq pgbouncer``: exits 0 when they are there (or have
+just been installed), 1 with one message and the one command for this system otherwise, 130 after
+Ctrl-C. Without PgBouncer only its own tests can't run, so its absence is said and no failure.
 
 Only the standard library is imported, since this may run before anything is installed.
 
-Installing is done by root on Debian and its relatives only. Debian's package starts a broker on
-port 5672 of every interface as soon as it is unpacked; the tests start private nodes of their own,
-so the start is suppressed as Debian means it to be: ``/usr/sbin/policy-rc.d`` that exits 101
-(/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
+Installing is done by root on Debian and its relatives only. Debian's packages start a broker on port
+5672 of every interface, and a pooler on 6432, as soon as they are unpacked; the tests start private
+ones of their own, so the start is suppressed as Debian means it to be: ``/usr/sbin/policy-rc.d`` that
+exits 101 (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
 """
 
 from __future__ import annotations
@@ -40,13 +41,48 @@ SCRIPT_FOLDERS = (
     Path("/opt/rabbitmq/sbin"),  # the official container image
 )
 
-# Package manager -> the command that installs RabbitMQ with it; sudo is put in front as needed.
-INSTALL_COMMANDS: Mapping[str, str] = {
-    "apt": "apt-get install -y --no-install-recommends rabbitmq-server",
-    "dnf": "dnf install -y rabbitmq-server",
-    "pacman": "pacman -S --needed --noconfirm rabbitmq",
-    "brew": "brew install rabbitmq",
-}
+
+@dataclass(frozen=True)
+class Server:
+    """``commands``: package manager -> what installs it; sudo is put in front as needed.
+
+    ``package`` is Debian's name of it, ``needed`` whether the test run is pointless without it.
+    """
+
+    name: str
+    package: str
+    commands: Mapping[str, str]
+    manual: str
+    megabytes: int
+    needed: bool
+
+
+RABBITMQ = Server(
+    "RabbitMQ",
+    "rabbitmq-server",
+    {
+        "apt": "apt-get install -y --no-install-recommends rabbitmq-server",
+        "dnf": "dnf install -y rabbitmq-server",
+        "pacman": "pacman -S --needed --noconfirm rabbitmq",
+        "brew": "brew install rabbitmq",
+    },
+    "https://www.rabbitmq.com/docs/download",
+    megabytes=35,
+    needed=True,
+)
+PGBOUNCER = Server(
+    "PgBouncer",
+    "pgbouncer",
+    {
+        "apt": "apt-get install -y --no-install-recommends pgbouncer",
+        "dnf": "dnf install -y pgbouncer",
+        "pacman": "pacman -S --needed --noconfirm pgbouncer",
+        "brew": "brew install pgbouncer",
+    },
+    "https://www.pgbouncer.org/install.html",
+    megabytes=1,
+    needed=False,
+)
 
 # os-release's ID or ID_LIKE -> package manager.
 _FAMILIES: Mapping[str, str] = {
@@ -67,7 +103,7 @@ _MANAGER_PROGRAMS: Mapping[str, str] = {
 
 
 class InstallError(Exception):
-    """RabbitMQ could not be installed; the message says what to do."""
+    """A server could not be installed; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +132,7 @@ class System:
 
 
 def package_manager(system: System) -> str | None:
-    """The package manager to use on ``system``: a key of INSTALL_COMMANDS, or None if unknown."""
+    """The package manager to use on ``system``: a key of ``commands``, or None if unknown."""
     if system.kind == "Darwin":
         return "brew"
     for family in system.families:
@@ -108,30 +144,30 @@ def package_manager(system: System) -> str | None:
     return None
 
 
-def install_command(system: System) -> str | None:
-    """The one command that installs RabbitMQ on ``system``, or None if none is known."""
+def install_command(system: System, server: Server = RABBITMQ) -> str | None:
+    """The one command that installs ``server`` on ``system``, or None if none is known."""
     manager = package_manager(system)
     if manager is None:
         return None
-    command = INSTALL_COMMANDS[manager]
+    command = server.commands[manager]
     # Homebrew refuses to run as root; the others need it.
     return command if system.root or manager == "brew" else f"sudo {command}"
 
 
 def can_install(system: System) -> bool:
-    """Whether this module installs RabbitMQ by itself on ``system``."""
+    """Whether this module installs servers by itself on ``system``."""
     return system.root and package_manager(system) == "apt" and "apt-get" in system.programs
 
 
-def advice(system: System) -> str:
-    """The message for a system on which RabbitMQ is absent and not installed by this module."""
-    command = install_command(system)
+def advice(system: System, server: Server = RABBITMQ) -> str:
+    """The message for a system on which ``server`` is absent and not installed by this module."""
+    command = install_command(system, server)
     if command is None:
         return (
-            "RabbitMQ is not installed, and how to install it on this system is not known here. "
-            "See https://www.rabbitmq.com/docs/download"
+            f"{server.name} is not installed, and how to install it on this system is not known "
+            f"here. See {server.manual}"
         )
-    return f"RabbitMQ is not installed. Install it with: {command}"
+    return f"{server.name} is not installed. Install it with: {command}"
 
 
 def is_script_folder(folder: Path) -> bool:
@@ -159,8 +195,21 @@ def find_rabbitmq(
     return None
 
 
+def find_pgbouncer(which: Callable[..., str | None] = shutil.which) -> Path | None:
+    """PgBouncer's program, or None. Debian puts it where only root's PATH leads."""
+    found = which("pgbouncer") or which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+    return None if found is None else Path(found)
+
+
+#: Name on the command line -> the server, and what finds it.
+SERVERS: Mapping[str, tuple[Server, Callable[[], Path | None]]] = {
+    "rabbitmq": (RABBITMQ, lambda: find_rabbitmq()),
+    "pgbouncer": (PGBOUNCER, lambda: find_pgbouncer()),
+}
+
+
 def _forbids_starts(policy: Path) -> bool:
-    """Whether the administrator's own policy-rc.d already keeps rabbitmq-server from starting."""
+    """Whether the administrator's own policy-rc.d already keeps services from starting."""
     try:
         answer = subprocess.run(
             [policy, "rabbitmq-server", "start"],
@@ -241,10 +290,10 @@ def _run(command: Sequence[str], stops: list[int]) -> int:
     return process.returncode
 
 
-def _has_candidate() -> bool:
-    """Whether apt's lists, as they are now, offer rabbitmq-server."""
+def _has_candidate(package: str) -> bool:
+    """Whether apt's lists, as they are now, offer the package."""
     shown = subprocess.run(
-        ["apt-cache", "show", "--no-all-versions", "rabbitmq-server"],
+        ["apt-cache", "show", "--no-all-versions", package],
         capture_output=True,
         text=True,
         check=False,
@@ -252,8 +301,8 @@ def _has_candidate() -> bool:
     return shown.returncode == 0 and "\nFilename:" in shown.stdout
 
 
-def install_with_apt() -> None:
-    """Install Debian's rabbitmq-server without starting it. Needs root.
+def install_with_apt(package: str) -> None:
+    """Install Debian's package of a server without starting it. Needs root.
 
     Raises InstallError when apt-get fails; its own output is above it by then.
     """
@@ -263,12 +312,12 @@ def install_with_apt() -> None:
         # Conffiles that an earlier removal left behind would otherwise be asked about.
         "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
         "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120",
-        "rabbitmq-server",
+        package,
     ]  # fmt: skip
     with stops_noted() as stops, services_held():
         # An update's status is not judged: one unreachable third-party archive fails it, and the
         # install may work all the same.
-        stale = not _has_candidate()
+        stale = not _has_candidate(package)
         if stale:
             _run(update, stops)
         status = _run(install, stops)
@@ -278,49 +327,57 @@ def install_with_apt() -> None:
             status = _run(install, stops)
     if status != 0:
         raise InstallError(
-            f"apt-get install rabbitmq-server failed with status {status}; see its output above."
+            f"apt-get install {package} failed with status {status}; see its output above."
         )
 
 
-def ensure_rabbitmq(system: System) -> Path:
-    """The folder with RabbitMQ's scripts, installed first if need be and if it can be.
+def ensure(server: Server, find: Callable[[], Path | None], system: System) -> Path:
+    """Where ``find`` finds the server, installed first if need be and if it can be.
 
     Raises InstallError, with the remedy, when it is absent and stays so.
     """
-    folder = find_rabbitmq()
-    if folder is not None:
-        return folder
+    found = find()
+    if found is not None:
+        return found
     if not can_install(system):
-        raise InstallError(advice(system))
-    print("RabbitMQ is not installed: installing it; about 35 MB to fetch.", flush=True)
-    install_with_apt()
-    folder = find_rabbitmq()
-    if folder is None:
+        raise InstallError(advice(system, server))
+    print(
+        f"{server.name} is not installed: installing it; about {server.megabytes} MB to fetch.",
+        flush=True,
+    )
+    install_with_apt(server.package)
+    found = find()
+    if found is None:
         raise InstallError(
-            "apt-get installed rabbitmq-server, but its scripts are in none of the known places: "
-            "put the folder with rabbitmq-server and rabbitmq-env on PATH."
+            f"apt-get installed {server.package}, but it is in none of the known places: "
+            "put the folder with its programs on PATH."
         )
-    print("RabbitMQ is installed. Its service was not started; it is enabled for the next boot.")
-    return folder
+    print(
+        f"{server.name} is installed. Its service was not started; it is enabled for the next boot."
+    )
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.servers.install",
-        description="Find a server that the tests need; install it where that is possible.",
+        description="Find servers that the tests need; install them where that is possible.",
     )
-    parser.add_argument("server", choices=["rabbitmq"])
-    parser.parse_args(arguments)
+    parser.add_argument("server", choices=list(SERVERS), nargs="+")
     try:
-        folder = ensure_rabbitmq(System.here())
-    except InstallError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        for name in parser.parse_args(arguments).server:
+            server, find = SERVERS[name]
+            try:
+                print(f"{server.name}: {ensure(server, find, System.here())}")
+            except InstallError as error:
+                if server.needed:
+                    print(f"error: {error}", file=sys.stderr)
+                    return 1
+                print(f"{error}\nIts tests are skipped.", file=sys.stderr)
     except KeyboardInterrupt:
         print("Interrupted; the system's policy on service starts is as it was.", file=sys.stderr)
         return 130
-    print(f"RabbitMQ: {folder}")
     return 0
 
 

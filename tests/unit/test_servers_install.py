@@ -1,4 +1,4 @@
-"""What installs RabbitMQ where, how its scripts are found, and how service starts are held."""
+"""What installs a server where, how it is found, and how service starts are held."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import pytest
 
 from tests.servers import install
 from tests.servers.install import (
+    PGBOUNCER,
+    RABBITMQ,
     InstallError,
+    Server,
     System,
     advice,
     can_install,
-    ensure_rabbitmq,
+    ensure,
+    find_pgbouncer,
     find_rabbitmq,
     install_command,
     package_manager,
@@ -83,6 +87,7 @@ def test_only_root_on_debian_and_its_relatives_has_it_installed() -> None:
 def test_advice_names_the_command_or_else_the_manual() -> None:
     assert advice(system(families=("debian",), root=False)).endswith(f"sudo {APT}")
     assert "https://www.rabbitmq.com/docs/download" in advice(system(families=("lonely",)))
+    assert advice(system(families=("fedora",)), PGBOUNCER).endswith("dnf install -y pgbouncer")
 
 
 def put_scripts(folder: Path) -> Path:
@@ -122,30 +127,47 @@ def test_without_scripts_nothing_is_found(tmp_path: Path) -> None:
     assert find_rabbitmq(on_path(None), [tmp_path]) is None
 
 
-def test_an_absent_rabbitmq_that_may_not_be_installed_is_an_error_with_the_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(install, "find_rabbitmq", lambda: None)
+def test_pgbouncer_is_found_where_an_ordinary_users_path_does_not_lead() -> None:
+    def which(name: str, path: str = "/usr/bin") -> str | None:
+        return f"/usr/sbin/{name}" if "/usr/sbin" in path else None
+
+    assert find_pgbouncer(which) == Path("/usr/sbin/pgbouncer")
+
+
+def test_an_absent_server_that_may_not_be_installed_is_an_error_with_the_command() -> None:
     with pytest.raises(InstallError, match="Install it with: sudo apt-get install"):
-        ensure_rabbitmq(system(families=("debian",), programs=("apt-get",), root=False))
+        ensure(
+            RABBITMQ,
+            lambda: None,
+            system(families=("debian",), programs=("apt-get",), root=False),
+        )
 
 
 def test_the_command_exits_1_with_the_message_on_stderr(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def absent(_system: System) -> Path:
-        raise InstallError("RabbitMQ is not installed.")
-
-    monkeypatch.setattr(install, "ensure_rabbitmq", absent)
-    assert install.main(["rabbitmq"]) == 1
+    monkeypatch.setattr(install, "ensure", _absent)
+    assert install.main(["rabbitmq", "pgbouncer"]) == 1
     assert capsys.readouterr().err == "error: RabbitMQ is not installed.\n"
 
 
+def test_without_pgbouncer_the_run_goes_on_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "ensure", _absent)
+    assert install.main(["pgbouncer"]) == 0
+    assert capsys.readouterr().err == "PgBouncer is not installed.\nIts tests are skipped.\n"
+
+
+def _absent(server: Server, *_: object) -> Path:
+    raise InstallError(f"{server.name} is not installed.")
+
+
 def test_the_command_exits_130_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_system: System) -> Path:
+    def interrupted(*_: object) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(install, "ensure_rabbitmq", interrupted)
+    monkeypatch.setattr(install, "ensure", interrupted)
     assert install.main(["rabbitmq"]) == 130
 
 
