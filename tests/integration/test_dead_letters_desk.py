@@ -76,7 +76,7 @@ def test_one_is_shown_with_its_instruction_and_without_its_text(cycle: Cycle) ->
 
 def test_what_is_not_there_is_said_in_one_line(cycle: Cycle) -> None:
     for command in ("show", "replay", "discard"):
-        assert line("dead-letters", command, "7") == "Error: There is no dead letter 7."
+        assert line("dead-letters", command, "7") == "Error (not_found): There is no dead letter 7."
 
 
 def test_a_letter_is_replayed_as_a_new_instruction(cycle: Cycle) -> None:

@@ -120,7 +120,9 @@ def test_the_documents_have_every_code_and_no_other() -> None:
 
 
 def _commands(group: click.Group, prefix: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
         yield prefix + name
         if isinstance(command, click.Group):
             yield from _commands(command, f"{prefix}{name} ")

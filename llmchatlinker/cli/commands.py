@@ -1,0 +1,99 @@
+"""What every command has: ``--output``, ``--debug``, an example in its help, errors in one line."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import click
+
+from llmchatlinker.cli.failures import failing_in_one_line
+
+OUTPUT = "llmchatlinker.output"
+DEBUG = "llmchatlinker.debug"
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Into what all contexts of a call share: the option may stand before the command, or behind."""
+    if value:
+        ctx.meta[f"llmchatlinker.{param.name}"] = value
+
+
+def _output_option() -> click.Option:
+    return click.Option(
+        ["--output"],
+        type=click.Choice(["table", "json"]),
+        callback=_keep,
+        expose_value=False,
+        help="For people, or for programs.",
+    )
+
+
+def _debug_option(*, hidden: bool = False) -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        callback=_keep,
+        expose_value=False,
+        hidden=hidden,
+        help="Show the traceback of what is a defect.",
+    )
+
+
+class Command(click.Command):
+    """A command with an example. ``prints_data``: it takes ``--output``."""
+
+    def __init__(
+        self, *args: Any, example: str = "", prints_data: bool = True, **attributes: Any
+    ) -> None:
+        super().__init__(*args, **attributes)
+        self.example = example
+        if prints_data:
+            self.params.append(_output_option())
+        self.params.append(_debug_option(hidden=True))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example, as it is typed: never wrapped."""
+        if self.example:
+            with formatter.section("Example"):
+                formatter.write(f"{'':>{formatter.current_indent}}{self.example}\n")
+
+
+class Group(click.Group):
+    """A group whose commands are ours."""
+
+    command_class = Command
+
+
+def command(
+    name: str | None = None, *, example: str, **attributes: Any
+) -> Callable[[Callable[..., Any]], Command]:
+    """A command for the table: ``@command(example="llmchatlinker …")`` above a function."""
+    return click.command(name, cls=Command, example=example, **attributes)
+
+
+class Main(Group):
+    """The root: finds a command's module when the command is asked for, and speaks for all errors."""
+
+    def __init__(self, *args: Any, table: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._table = table
+        self.params += [_output_option(), _debug_option()]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name of the table."""
+        return sorted(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, imported now."""
+        where = self._table.get(cmd_name)
+        if where is None:
+            return None
+        module, _, attribute = where.partition(":")
+        return cast(click.Command, getattr(importlib.import_module(module), attribute))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run what was asked for."""
+        with failing_in_one_line(lambda: bool(ctx.meta.get(DEBUG))):
+            return super().invoke(ctx)

