@@ -69,6 +69,26 @@ class User(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
 
+class FormerUser(Base):
+    """Who was deleted, or is being erased: what it takes to erase the user still, and that it was done."""
+
+    __tablename__ = "former_users"
+    __table_args__ = (
+        Index("ix_former_users_named", "left_at", postgresql_where=text("username IS NOT NULL")),
+    )
+
+    user_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    #: Instructions that failed have a name and no id. Null once no such instruction can be left, and
+    #: once the user is erased.
+    username: Mapped[str | None]
+    #: The chats that went with the user, or before it: instructions about them are still there.
+    chat_ids: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
+    left_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    erased_at: Mapped[datetime | None]
+    #: What the erasure has found so far, by table.
+    erased: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
+
 class Chat(Base):
     """A tree of messages and its members."""
 
@@ -138,6 +158,11 @@ class Message(Base):
         Index(None, "chat_id", "id"),
         Index(None, "parent_id"),
         Index("ix_messages_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+        Index(
+            "ix_messages_former_user_id",
+            "former_user_id",
+            postgresql_where=text("former_user_id IS NOT NULL"),
+        ),
         # An answer that is being generated is found by its instruction, and closed if nobody is at it.
         Index(
             "ix_messages_generating",
@@ -156,6 +181,8 @@ class Message(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"))
     #: Whose turn it is; null once the user is deleted.
     user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    #: Whose it was, once the user is deleted: it can be erased even then.
+    former_user_id: Mapped[int | None]
     instruction_id: Mapped[uuid.UUID | None] = mapped_column(Uuid)
     role: Mapped[str]
     content: Mapped[str]
@@ -204,6 +231,8 @@ class Instruction(Base):
             "seq",
             postgresql_where=text("turn IN ('queued', 'active')"),
         ),
+        # Those who delete a chat delete its streams. Whether there is a turn never changes.
+        Index("ix_instructions_chat_id", "chat_id", postgresql_where=text("turn IS NOT NULL")),
         # One generation per chat at a time, whatever the code above it believes.
         Index(
             "uq_instructions_active_turn",
@@ -305,6 +334,7 @@ class Attempt(Base):
         ),
         Index(None, "started_at"),
         Index(None, "provider_id", "started_at"),
+        Index("ix_attempts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
         CheckConstraint(
             "status IN ('started', 'answered', 'failed', 'cancelled', 'in_doubt')", name="status"
         ),

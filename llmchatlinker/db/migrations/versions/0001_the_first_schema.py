@@ -35,6 +35,38 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_chats")),
     )
     op.create_table(
+        "former_users",
+        sa.Column("user_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("username", sa.Text(), nullable=True),
+        sa.Column(
+            "chat_ids",
+            postgresql.ARRAY(sa.Integer()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.Column(
+            "left_at",
+            postgresql.TIMESTAMP(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("erased_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column(
+            "erased",
+            postgresql.JSONB(none_as_null=True, astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_former_users")),
+    )
+    op.create_index(
+        "ix_former_users_named",
+        "former_users",
+        ["left_at"],
+        unique=False,
+        postgresql_where=sa.text("username IS NOT NULL"),
+    )
+    op.create_table(
         "events",
         sa.Column("instruction_id", sa.Uuid(), nullable=False),
         sa.Column("first", sa.Integer(), autoincrement=False, nullable=False),
@@ -123,6 +155,13 @@ def upgrade() -> None:
             "turn IN ('queued', 'active', 'done')", name=op.f("ck_instructions_turn")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instructions")),
+    )
+    op.create_index(
+        "ix_instructions_chat_id",
+        "instructions",
+        ["chat_id"],
+        unique=False,
+        postgresql_where=sa.text("turn IS NOT NULL"),
     )
     op.create_index(
         "ix_instructions_open",
@@ -441,12 +480,20 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'started'"),
     )
     op.create_index(op.f("ix_attempts_started_at"), "attempts", ["started_at"], unique=False)
+    op.create_index(
+        "ix_attempts_user_id",
+        "attempts",
+        ["user_id"],
+        unique=False,
+        postgresql_where=sa.text("user_id IS NOT NULL"),
+    )
     op.create_table(
         "messages",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("chat_id", sa.Integer(), nullable=False),
         sa.Column("parent_id", sa.BigInteger(), nullable=True),
         sa.Column("user_id", sa.Integer(), nullable=True),
+        sa.Column("former_user_id", sa.Integer(), nullable=True),
         sa.Column("instruction_id", sa.Uuid(), nullable=True),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("content", sa.Text(), nullable=False),
@@ -498,6 +545,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_messages")),
     )
     op.create_index(op.f("ix_messages_chat_id_id"), "messages", ["chat_id", "id"], unique=False)
+    op.create_index(
+        "ix_messages_former_user_id",
+        "messages",
+        ["former_user_id"],
+        unique=False,
+        postgresql_where=sa.text("former_user_id IS NOT NULL"),
+    )
     op.create_index(
         "ix_messages_generating",
         "messages",
