@@ -23,10 +23,19 @@ NO_QUESTION = "There is no question here yet; write one."
 
 
 class Prompt:
-    """``client``: any that has the methods of ``LLMChatLinkerClient``."""
+    """``client``: any that has the methods of ``LLMChatLinkerClient``. ``chat_id``: a chat to go on
+    with; else it begins one, with ``title`` if there is one.
+    """
 
     def __init__(
-        self, screen: Screen, lines: Lines, client: LLMChatLinkerClient, place: Place
+        self,
+        screen: Screen,
+        lines: Lines,
+        client: LLMChatLinkerClient,
+        place: Place,
+        *,
+        chat_id: int | None = None,
+        title: str = "",
     ) -> None:
         self._screen = screen
         self._lines = lines
@@ -36,7 +45,8 @@ class Prompt:
         self._llm_name = place.llm_name
         #: None until there is something to put into it: who only looks around leaves no empty chat.
         self._chat_id: int | None = None
-        self._title = ""
+        self._title = title
+        self._begin_with = chat_id
         self._system: str | None = None
         #: The last question that was asked or shown here: its id and its text.
         self._question: tuple[int, str] | None = None
@@ -56,6 +66,8 @@ class Prompt:
     def run(self) -> None:
         """Until /quit or the end of the input. Raises KeyboardInterrupt only where nobody sits there."""
         self._screen.line(f"Chat with {in_a_line(self._llm_name)}. /help shows the commands.")
+        if self._begin_with is not None:
+            self._open(self._begin_with)
         while True:
             editing, offered = self._editing, self._offered
             self._editing, self._offered = None, ""
