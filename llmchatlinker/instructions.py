@@ -24,6 +24,7 @@ from llmchatlinker.units import (
     data_rights,
     database,
     discovery,
+    erasing,
     generation,
     provider,
     user,
@@ -57,6 +58,8 @@ class InstructionType:
     takes_turn: bool = False
     #: It ends another instruction, and does so when it is submitted.
     cancels: bool = False
+    #: Its deadline is a generation's, unless it says otherwise.
+    takes_long: bool = False
 
     @property
     def task_name(self) -> str:
@@ -145,7 +148,7 @@ INSTRUCTION_GET = _database("INSTRUCTION_GET", database_data.InstructionGet, dat
 INSTRUCTION_LIST = _database("INSTRUCTION_LIST", database_data.InstructionList, database.list_instructions, "Instructions listed.")
 USAGE_LIST = _database("USAGE_LIST", database_data.UsageList, database.list_usage, "Usage listed.")
 USER_EXPORT = _database("USER_EXPORT", database_data.UserExport, data_rights.export_user, "User exported.")
-USER_ERASE = _database("USER_ERASE", database_data.UserErase, data_rights.erase_user, "User erased.")
+USER_ERASE = _database("USER_ERASE", database_data.UserErase, erasing.Erase(), "User erased.", takes_long=True)
 # fmt: on
 
 #: The whole set, by name, in the order above.

@@ -84,7 +84,8 @@ def _text(data: dict[str, Any]) -> str:
 def _deadline(spec: InstructionType, deadline: float | None) -> float:
     settings = get_settings()
     if deadline is None:
-        return settings.generation_deadline if spec.takes_turn else settings.deadline
+        takes_long = spec.takes_turn or spec.takes_long
+        return settings.generation_deadline if takes_long else settings.deadline
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
         problem = "must be a number of seconds"
         raise InvalidData(f"deadline {problem}.", _field("deadline", problem))

@@ -1,218 +1,139 @@
-"""The Database Manage Unit, second half: everything that is kept of a user, out and away."""
+"""The Database Manage Unit, second part: all that is kept of a user, out. ``erasing.py``: away."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Attempt, Chat, ChatMember, Event, Instruction, Message, Record
-from llmchatlinker.instruction_data.database import UserErase, UserExport
-from llmchatlinker.units.lookups import get_user, members
-from llmchatlinker.units.user import chats_of_nobody_else
+from llmchatlinker.db.models import (
+    Attempt,
+    Chat,
+    ChatMember,
+    FormerUser,
+    Instruction,
+    Message,
+    Record,
+    User,
+)
+from llmchatlinker.instruction_data.database import UserExport
+from llmchatlinker.settings import get_settings
+from llmchatlinker.units.lookups import members, no_user
 from llmchatlinker.units.views import (
     attempt_view,
     chat_view,
     instruction_view,
     message_view,
+    moment,
     record_view,
     user_view,
 )
 
 Result = dict[str, Any]
+#: Rows of a section behind a position, each with its own position.
+Rows = list[tuple[int, dict[str, Any]]]
 
 EXPORT_PAGE = 500
 #: ``after`` of an export counts rows of one section behind the other: section * SECTION + row id.
 SECTION = 10**17
 
-#: Instructions whose results show other users' rows, so that an erased user may be in any of them.
-SHOWING_OTHERS = (
-    "USER_LIST",
-    "USER_GET",
-    "CHAT_LIST",
-    "CHAT_LIST_BY_USER",
-    "CHAT_SEARCH",
-    "CHAT_CREATE",
-    "USER_EXPORT",
-)
+
+class _Room:
+    """What a page takes: so many rows, and half of what a result may have; one row in any case."""
+
+    def __init__(self) -> None:
+        self._rows = EXPORT_PAGE
+        self._bytes = get_settings().result_bytes // 2
+        self._empty = True
+
+    def takes(self, view: dict[str, Any]) -> bool:
+        """Whether it has room for this one as well; then it is taken."""
+        self._rows -= 1
+        self._bytes -= len(json.dumps(view))
+        fits = self._empty or (self._rows >= 0 and self._bytes >= 0)
+        self._empty = False
+        return fits
 
 
 def export_user(session: Session, data: UserExport) -> Result:
-    """USER_EXPORT: the first page has the user and the chats; then messages, records, …"""
-    user = get_user(session, data.user_id)
-    position = data.after or 0
-    result: Result = {"user": user_view(user)}
-    if position == 0:
-        result["chats"] = _chats(session, user.id)
-    section, after = divmod(position, SECTION)
-    sections: list[tuple[str, Callable[[Session, int, int], list[tuple[int, Any]]]]] = [
-        ("messages", _messages),
-        ("records", _records),
-        ("instructions", _instructions),
-        ("attempts", _attempts),
-    ]
-    room = EXPORT_PAGE
-    for number in range(section, len(sections)):
-        name, read = sections[number]
-        rows = read(session, user.id, after)
-        result[name] = [view for _, view in rows[:room]]
-        if len(rows) > room:
-            last = rows[room - 1][0] if room else after
-            return result | {"next": number * SECTION + last}
-        room -= len(rows)
+    """USER_EXPORT: the user on each page; chats, messages, records, … one behind the other."""
+    result: Result = {"user": _user(session, data.user_id)}
+    section, after = divmod(data.after or 0, SECTION)
+    room = _Room()
+    for number in range(section, len(SECTIONS)):
+        name, read = SECTIONS[number]
+        result[name] = views = []
+        for position, view in read(session, data.user_id, after):
+            if not room.takes(view):
+                return result | {"next": number * SECTION + after}
+            views.append(view)
+            after = position
         after = 0
     return result | {"next": None}
 
 
-def _chats(session: Session, user_id: int) -> list[dict[str, Any]]:
-    chats = list(
-        session.scalars(
-            select(Chat)
-            .join(ChatMember, ChatMember.chat_id == Chat.id)
-            .where(ChatMember.user_id == user_id)
-            .order_by(Chat.id)
-        )
-    )
+def _user(session: Session, user_id: int) -> dict[str, Any]:
+    user = session.get(User, user_id)
+    if user is not None:
+        return user_view(user)
+    former = session.get(FormerUser, user_id)
+    if former is None or former.erased_at is not None:
+        raise no_user(user_id)
+    return {"user_id": user_id, "username": former.username, "deleted_at": moment(former.left_at)}
+
+
+def _page(query: Any, key: Any, after: int) -> Any:
+    return query.where(key > after).order_by(key).limit(EXPORT_PAGE + 1)
+
+
+def _chats(session: Session, user_id: int, after: int) -> Rows:
+    query = select(Chat).join(ChatMember, ChatMember.chat_id == Chat.id)
+    query = query.where(ChatMember.user_id == user_id)
+    chats = list(session.scalars(_page(query, Chat.id, after)))
     users = members(session, [chat.id for chat in chats])
-    return [chat_view(chat, users[chat.id]) for chat in chats]
+    return [(chat.id, chat_view(chat, users[chat.id])) for chat in chats]
 
 
-def _messages(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
-    rows = session.scalars(
-        select(Message)
-        .where(Message.user_id == user_id, Message.id > after)
-        .order_by(Message.id)
-        .limit(EXPORT_PAGE + 1)
-    )
+def _messages(session: Session, user_id: int, after: int) -> Rows:
+    whose: ColumnElement[bool] = or_(Message.user_id == user_id, Message.former_user_id == user_id)
+    rows = session.scalars(_page(select(Message).where(whose), Message.id, after))
     return [(message.id, message_view(message)) for message in rows]
 
 
-def _records(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
-    rows = session.scalars(
-        select(Record)
-        .where(Record.user_id == user_id, Record.id > after)
-        .order_by(Record.id)
-        .limit(EXPORT_PAGE + 1)
-    )
-    return [(record.id, record_view(record)) for record in rows]
+def _records(session: Session, user_id: int, after: int) -> Rows:
+    query = select(Record).where(Record.user_id == user_id)
+    return [(r.id, record_view(r)) for r in session.scalars(_page(query, Record.id, after))]
 
 
-def _instructions(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
-    rows = session.scalars(
-        select(Instruction)
-        .where(Instruction.user_ids.contains([user_id]), Instruction.seq > after)
-        .order_by(Instruction.seq)
-        .limit(EXPORT_PAGE + 1)
-    )
-    return [(item.seq, instruction_view(item)) for item in rows]
+def _instructions(session: Session, user_id: int, after: int) -> Rows:
+    query = select(Instruction).where(Instruction.user_ids.contains([user_id]))
+    rows = session.scalars(_page(query, Instruction.seq, after))
+    return [(row.seq, _with_text(row)) for row in rows]
 
 
-def _attempts(session: Session, user_id: int, after: int) -> list[tuple[int, Any]]:
-    rows = session.scalars(
-        select(Attempt)
-        .where(Attempt.user_id == user_id, Attempt.id > after)
-        .order_by(Attempt.id)
-        .limit(EXPORT_PAGE + 1)
-    )
-    return [(attempt.id, attempt_view(attempt)) for attempt in rows]
+def _with_text(instruction: Instruction) -> dict[str, Any]:
+    """An instruction as it was given. What came of it is in the other sections, or is an error."""
+    view = instruction_view(instruction) | {"data": instruction.data}
+    if instruction.idempotency_key is not None:
+        view["idempotency_key"] = instruction.idempotency_key
+    outcome = instruction.outcome or {}
+    if "error" in outcome:
+        view |= {"message": outcome["message"], "details": outcome["error"]["details"]}
+    return view
 
 
-#: Rows that are the user's: by id once decoded, by what was submitted before that.
-_OWN = """
-    (user_ids @> ARRAY[:user_id]
-     OR data @> jsonb_build_object('user_id', :user_id)
-     OR data->'user_ids' @> to_jsonb(:user_id)
-     OR data->'add_users' @> to_jsonb(:user_id) OR data->'remove_users' @> to_jsonb(:user_id)
-     OR data @> jsonb_build_object('username', CAST(:username AS text))
-     OR data->'usernames' @> to_jsonb(CAST(:username AS text))
-     OR data->'add_users' @> to_jsonb(CAST(:username AS text))
-     OR data->'remove_users' @> to_jsonb(CAST(:username AS text)))
-    AND NOT (type = 'USER_ERASE' AND final_at IS NULL)
-"""
-
-#: What is still to be done for the user ends here. Its chain, or the sweeper, makes it final.
-_CANCEL = f"""
-    UPDATE instructions
-       SET data = '{{}}', state = 'executed', executed_at = now(), published_at = now(),
-           wait_reason = NULL, not_before = NULL,
-           turn = CASE WHEN turn = 'queued' THEN 'done' ELSE turn END,
-           outcome = jsonb_build_object(
-               'status', 'error', 'message', CAST(:said AS text), 'data', CAST('{{}}' AS jsonb),
-               'instruction_id', CAST(id AS text), 'error', jsonb_build_object(
-                   'code', 'cancelled', 'stage', 'execute', 'details', CAST('{{}}' AS jsonb)))
-     WHERE outcome IS NULL AND final_at IS NULL AND {_OWN}
-    RETURNING id
-"""
-
-#: Whatever has ended and may hold text of the user: its own, what happened in a chat that the user
-#: ever took part in, and what shows other users' rows.
-_BLANK = f"""
-    WITH shared AS (
-        SELECT chat_id FROM chat_members WHERE user_id = :user_id
-        UNION SELECT chat_id FROM messages WHERE user_id = :user_id
-        UNION SELECT chat_id FROM instructions WHERE user_ids @> ARRAY[:user_id]
-    )
-    UPDATE instructions
-       SET data = '{{}}',
-           outcome = outcome
-               || jsonb_build_object('data', CAST('{{}}' AS jsonb), 'message', CAST(:said AS text))
-               || CASE WHEN outcome->'error' IS NULL THEN CAST('{{}}' AS jsonb)
-                       ELSE jsonb_build_object('error', (outcome->'error')
-                            || jsonb_build_object('details', CAST('{{}}' AS jsonb))) END
-     WHERE (outcome IS NOT NULL OR final_at IS NOT NULL)
-       AND (({_OWN}) OR chat_id IN (SELECT chat_id FROM shared) OR type = ANY (:showing_others))
-    RETURNING id
-"""
+def _attempts(session: Session, user_id: int, after: int) -> Rows:
+    query = select(Attempt).where(Attempt.user_id == user_id)
+    return [(a.id, attempt_view(a)) for a in session.scalars(_page(query, Attempt.id, after))]
 
 
-def erase_user(session: Session, data: UserErase) -> Result:
-    """USER_ERASE: nothing that the user wrote, or that was answered to it, is left."""
-    user = get_user(session, data.user_id, lock=True)
-    values = {
-        "user_id": user.id,
-        "username": user.username,
-        "showing_others": list(SHOWING_OTHERS),
-        "said": "Erased with its user.",
-    }
-    blanked = {
-        instruction_id
-        for statement in (_CANCEL, _BLANK)
-        for instruction_id in session.scalars(text(statement), values)
-    }
-    _delete_events(session, user.id, blanked)
-    counts = {"instructions": len(blanked)}
-    counts["records"] = _count(
-        session, delete(Record).where(Record.user_id == user.id).returning(Record.id)
-    )
-    own = chats_of_nobody_else(user.id)
-    counts["chats"] = _count(session, delete(Chat).where(Chat.id.in_(own)).returning(Chat.id))
-    counts["messages"] = _count(
-        session,
-        update(Message)
-        .where(Message.user_id == user.id)
-        .values(content="", parts=None, reasoning=None, tool_calls=None, erased=True)
-        .returning(Message.id),
-    )
-    session.delete(user)
-    session.flush()
-    counts["users"] = 1
-    return {"erased": counts}
-
-
-def _delete_events(session: Session, user_id: int, instruction_ids: set[Any]) -> None:
-    """The streams of the same instructions, and of whatever the user said before they were removed."""
-    said = select(Message.instruction_id).where(
-        Message.user_id == user_id, Message.instruction_id.is_not(None)
-    )
-    for ids in (list(instruction_ids), said):
-        session.execute(
-            delete(Event)
-            .where(Event.instruction_id.in_(ids))
-            .execution_options(synchronize_session=False)
-        )
-
-
-def _count(session: Session, statement: Any) -> int:
-    return len(session.scalars(statement).all())
+SECTIONS: tuple[tuple[str, Callable[[Session, int, int], Rows]], ...] = (
+    ("chats", _chats),
+    ("messages", _messages),
+    ("records", _records),
+    ("instructions", _instructions),
+    ("attempts", _attempts),
+)

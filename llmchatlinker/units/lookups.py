@@ -29,6 +29,11 @@ def get_user(session: Session, user_id: int, *, lock: bool = False) -> User:
     return get(session, User, "user_id", user_id, lock=lock)
 
 
+def no_user(user_id: int) -> NotFound:
+    """The error of a user's id that nobody has."""
+    return NotFound(f"There is no user {user_id}.", {"field": "user_id", "value": user_id})
+
+
 def get_chat(session: Session, chat_id: int, *, lock: bool = False) -> Chat:
     """The chat, or NotFound."""
     return get(session, Chat, "chat_id", chat_id, lock=lock)

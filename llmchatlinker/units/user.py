@@ -18,6 +18,7 @@ from llmchatlinker.instruction_data.user import (
 )
 from llmchatlinker.streaming import store
 from llmchatlinker.turns import stop_turns_of_chats
+from llmchatlinker.units import former_users
 from llmchatlinker.units.lookups import get_user, page
 from llmchatlinker.units.views import record_view, user_view
 
@@ -47,11 +48,13 @@ def update(session: Session, data: UserUpdate) -> Result:
 
 
 def delete_user(session: Session, data: UserReference) -> Result:
-    """USER_DELETE: the user, and the chats that nobody else is in."""
+    """USER_DELETE: the user, and the chats that nobody else is in. It can be erased even then."""
     user = get_user(session, data.user_id, lock=True)
+    former_users.remember(session, user.id)
     stop_turns_of_chats(session, chats_of_nobody_else(user.id))
     store.delete_of_chats(session, chats_of_nobody_else(user.id))
     session.execute(delete(Chat).where(Chat.id.in_(chats_of_nobody_else(user.id))))
+    former_users.leave_messages(session, user.id)
     session.delete(user)
     session.flush()
     return {}

@@ -82,6 +82,8 @@ def message_view(message: Message) -> dict[str, Any]:
             view["tool_calls"] = message.tool_calls
         if message.reasoning is not None:
             view["reasoning"] = message.reasoning
+    if message.former_user_id is not None:
+        view["former_user_id"] = message.former_user_id
     if message.hidden:
         view["hidden"] = True
     if message.erased:

@@ -284,7 +284,8 @@ def test_what_a_deleted_user_said_in_a_shared_chat_stays_without_its_name(scene:
 
     scene.cycle.do("USER_DELETE", user_id=scene.user_id)
 
-    assert [(m["content"], m["user_id"]) for m in scene.messages()] == [
-        ("Hello", None),
-        ("You said: Hello", None),
+    told = [(m["content"], m["user_id"], m["former_user_id"]) for m in scene.messages()]
+    assert told == [
+        ("Hello", None, scene.user_id),
+        ("You said: Hello", None, scene.user_id),
     ]
