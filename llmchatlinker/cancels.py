@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.after_commit import follow
 from llmchatlinker.db.sessions import database
-from llmchatlinker.errors import Cancelled
+from llmchatlinker.errors import Cancelled, ConfigurationError
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.results.reading import end
 from llmchatlinker.settings import get_settings
@@ -62,4 +62,10 @@ class CancellingControl(Control):
             if not others:
                 return [] if kwargs.get("reply") else None
             arguments = arguments | {"task_id": others}
+        if get_settings().broker_is_embedded:
+            raise ConfigurationError(
+                "`inspect`, `control` and Flower need RabbitMQ: where messages travel through "
+                "PostgreSQL, workers hear no remote control. Set LLMCHATLINKER_BROKER_URL to RabbitMQ; "
+                "INSTRUCTION_LIST and INSTRUCTION_GET show what goes on in the embedded system."
+            )
         return super().broadcast(command, arguments, *args, **kwargs)

@@ -17,6 +17,7 @@ COMMANDS = {
     "broker": "llmchatlinker.cli.broker:broker",
     "dead-letters": "llmchatlinker.cli.dead_letters:dead_letters",
     "env": "llmchatlinker.cli.local:env",
+    "flower": "llmchatlinker.cli.flower:flower",
     "get": "llmchatlinker.cli.instructions:get",
     "keys": "llmchatlinker.cli.keys:keys",
     "migrate": "llmchatlinker.cli.upkeep:migrate",
