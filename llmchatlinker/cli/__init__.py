@@ -14,19 +14,30 @@ from llmchatlinker.cli.commands import Main
 #: What ``llmchatlinker NAME`` is: a module and the command in it.
 COMMANDS = {
     "alive": "llmchatlinker.cli.upkeep:alive",
+    "bench": "llmchatlinker.cli.helpers:bench",
     "broker": "llmchatlinker.cli.broker:broker",
+    "chat": "llmchatlinker.cli.chat:chat",
+    "chats": "llmchatlinker.cli.lists:chats",
+    "completion": "llmchatlinker.cli.helpers:completion",
     "dead-letters": "llmchatlinker.cli.dead_letters:dead_letters",
     "env": "llmchatlinker.cli.local:env",
+    "erase": "llmchatlinker.cli.data_rights:erase",
+    "export": "llmchatlinker.cli.data_rights:export",
     "flower": "llmchatlinker.cli.flower:flower",
     "get": "llmchatlinker.cli.instructions:get",
     "keys": "llmchatlinker.cli.keys:keys",
+    "llms": "llmchatlinker.cli.lists:llms",
     "migrate": "llmchatlinker.cli.upkeep:migrate",
     "model": "llmchatlinker.cli.local:model",
+    "providers": "llmchatlinker.cli.lists:providers",
     "purge": "llmchatlinker.cli.upkeep:purge",
     "reset": "llmchatlinker.cli.local:reset",
     "run": "llmchatlinker.cli.local:run",
     "send": "llmchatlinker.cli.instructions:send",
+    "status": "llmchatlinker.cli.status:status",
     "up": "llmchatlinker.cli.local:up",
+    "users": "llmchatlinker.cli.lists:users",
+    "watch": "llmchatlinker.cli.instructions:watch",
 }
 
 

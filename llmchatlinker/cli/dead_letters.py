@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from llmchatlinker.cli.commands import Group
-from llmchatlinker.cli.output import cell, print_json, print_table, wants_json
+from llmchatlinker.cli.output import in_words, print_json, print_table, wants_json
 
 SHOWN = ("id", "arrived_at", "queue", "reason", "task", "instruction_id", "became")
 
@@ -48,7 +48,7 @@ def show(letter_id: int, as_json: bool) -> None:
         print_json(letter)
         return
     for name, value in letter.items():
-        click.echo(f"{name.replace('_', ' ')}: {cell(value)}")
+        click.echo(f"{name.replace('_', ' ')}: {in_words(value)}")
 
 
 @dead_letters.command(example="llmchatlinker dead-letters replay 7")

@@ -37,13 +37,14 @@ def items(
         yield from data_of(envelope)[name]
 
 
-def find_place(client: LLMChatLinkerClient, target: Target) -> Place:
+def find_place(client: LLMChatLinkerClient, target: Target, username: str | None = None) -> Place:
     """The person at this machine and the LLM that it was started with, made where they are missing."""
-    return Place(_user(client), _llm(client, target), target.llm_name)
+    return Place(find_user(client, username), _llm(client, target), target.llm_name)
 
 
-def _user(client: LLMChatLinkerClient) -> int:
-    name = getpass.getuser()
+def find_user(client: LLMChatLinkerClient, username: str | None = None) -> int:
+    """The id of the user of that name, made if need be; None: whoever is logged in."""
+    name = username or getpass.getuser()
     envelope = client.get_user(username=name)
     if envelope["status"] == "error":
         envelope = client.create_user(name)
