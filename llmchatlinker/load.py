@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from llmchatlinker.db.schema import check_schema
 from llmchatlinker.db.sessions import Database, database
 from llmchatlinker.errors import Overloaded
 from llmchatlinker.settings import get_settings
@@ -79,6 +80,7 @@ class Load:
 
 
 def _look() -> Measure:
+    check_schema()  # with the wrong one, nothing that follows makes sense
     settings = get_settings()
     values: dict[str, Any] = {
         "interval": INTERVAL,

@@ -70,17 +70,17 @@ class User(Base):
 
 
 class FormerUser(Base):
-    """Who was deleted, or is being erased: what it takes to erase the user still, and that it was done."""
+    """Who was deleted, or is being erased: what it takes to erase that user, and that it was done."""
 
     __tablename__ = "former_users"
     __table_args__ = (
-        Index("ix_former_users_named", "left_at", postgresql_where=text("username IS NOT NULL")),
+        Index("ix_former_users_named", "left_at", postgresql_where=text("usernames IS NOT NULL")),
     )
 
     user_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    #: Instructions that failed have a name and no id. Null once no such instruction can be left, and
-    #: once the user is erased.
-    username: Mapped[str | None]
+    #: Its names, from before it was renamed as well: instructions that failed have a name and no id.
+    #: Null once no such instruction can be left, and once the user is erased.
+    usernames: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     #: The chats that went with the user, or before it: instructions about them are still there.
     chat_ids: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
     left_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -313,6 +313,8 @@ class Instruction(Base):
     #: its second time on, when its message comes again: the first delivery costs nothing.
     starts: Mapped[int] = mapped_column(server_default=text("0"))
     starts_of: Mapped[str | None]
+    #: The span that submitted it, where traces are on (https://www.w3.org/TR/trace-context/).
+    traceparent: Mapped[str | None]
 
 
 class Attempt(Base):
@@ -332,6 +334,8 @@ class Attempt(Base):
             "llm_id",
             postgresql_where=text("status = 'started'"),
         ),
+        # For the metrics: how many of late.
+        Index("ix_attempts_in_doubt", "finished_at", postgresql_where=text("status = 'in_doubt'")),
         Index(None, "started_at"),
         Index(None, "provider_id", "started_at"),
         Index("ix_attempts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
@@ -435,6 +439,17 @@ class Waiter(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Compatibility(Base):
+    """One row: which code works with this schema (``db/schema.py``)."""
+
+    __tablename__ = "compatibility"
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    #: The oldest revision that code has to know.
+    oldest: Mapped[str]
+
+
 class SystemLoad(Base):
     """One row: how much is under way, as last counted (``load.py``)."""
 
@@ -454,6 +469,8 @@ class DeadLetter(Base):
     __tablename__ = "dead_letters"
     __table_args__ = (
         Index(None, "instruction_id"),
+        # For the metrics: how many wait for a person.
+        Index("ix_dead_letters_kept", "id", postgresql_where=text("became = 'kept'")),
         CheckConstraint(
             "became IN ('republished', 'closed', 'settled', 'kept', 'replayed', 'discarded')",
             name="became",

@@ -82,7 +82,11 @@ def _user(session: Session, user_id: int) -> dict[str, Any]:
     former = session.get(FormerUser, user_id)
     if former is None or former.erased_at is not None:
         raise no_user(user_id)
-    return {"user_id": user_id, "username": former.username, "deleted_at": moment(former.left_at)}
+    return {
+        "user_id": user_id,
+        "usernames": former.usernames or [],
+        "deleted_at": moment(former.left_at),
+    }
 
 
 def _page(query: Any, key: Any, after: int) -> Any:

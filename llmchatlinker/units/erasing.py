@@ -48,6 +48,7 @@ from llmchatlinker.units.erasing_sql import (
     RECORDS,
     REWRITE,
     SAID,
+    USERNAMES,
     WINDOW,
 )
 from llmchatlinker.units.handling import Ended
@@ -96,8 +97,7 @@ class Erase:
             if former.erased_at < instruction.submitted_at:
                 raise no_user(data.user_id)
             return Ended({"erased": former.erased})  # done, by this instruction or beside it
-        username = user.username if user is not None else former.username if former else None
-        _cancel(session, data.user_id, username)
+        _cancel(session, data.user_id)
         return Erasure(data.user_id, instruction.id)
 
     def perform(self, work: Erasure) -> None:
@@ -119,8 +119,10 @@ class Erase:
         return Ended({"erased": {} if former is None else former.erased})
 
 
-def _cancel(session: Session, user_id: int, username: str | None) -> int:
-    values = {"user_id": user_id, "username": username, "said": SAID}
+def _cancel(session: Session, user_id: int) -> int:
+    """What is still to be done for a user who is remembered."""
+    usernames = session.scalar(USERNAMES, {"user_id": user_id})
+    values = {"user_id": user_id, "usernames": usernames or [], "said": SAID}
     return len(session.scalars(CANCEL, values).all())
 
 
@@ -213,7 +215,7 @@ class _Eraser:
         former_users.remember(session, user.id)
         found: dict[str, int] = {
             "users": 1,
-            "instructions": _cancel(session, user.id, user.username),
+            "instructions": _cancel(session, user.id),
         }
         for batch in self._rows:
             while more := batch(session):
@@ -237,7 +239,7 @@ class _Eraser:
     def _subject(self, session: Session) -> Subject:
         former = session.get_one(FormerUser, self._work.user_id)
         gone = frozenset(session.scalars(GONE_CHATS, self._user))
-        return Subject(former.user_id, former.username, gone)
+        return Subject(former.user_id, frozenset(former.usernames or ()), gone)
 
     def _window(self, after: int) -> int | None:
         """The last of the next instructions to look at."""
@@ -248,9 +250,9 @@ class _Eraser:
     def _results(self, session: Session, subject: Subject, after: int, end: int) -> dict[str, int]:
         values = {
             "user_id": subject.user_id,
-            "username": subject.username,
+            "usernames": list(subject.usernames),
             "chat_ids": list(subject.chat_ids),
-            "vars": json.dumps({"user_id": subject.user_id, "username": subject.username or ""}),
+            "vars": json.dumps({"user_id": subject.user_id, "names": list(subject.usernames)}),
             "after": after,
             "end": end,
         }
@@ -271,7 +273,7 @@ class _Eraser:
 
     def _left_over(self, session: Session) -> dict[str, int]:
         """What was submitted meanwhile, for a user of whom nothing was left."""
-        _cancel(session, self._work.user_id, None)
+        _cancel(session, self._work.user_id)
         ids = set(session.scalars(OWN_INSTRUCTIONS, self._user | {"said": SAID}))
         count = _blank(session, ids)
         return {"instructions": count} if count else {}

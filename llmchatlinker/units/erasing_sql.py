@@ -9,6 +9,7 @@ SAID = "Erased with its user."
 
 #: Two runs for the same user take turns.
 LOCK = text("SELECT FROM former_users WHERE user_id = :user_id FOR UPDATE")
+USERNAMES = text("SELECT usernames FROM former_users WHERE user_id = :user_id")
 COUNT = text("""
     UPDATE former_users
        SET erased = erased || jsonb_build_object(
@@ -19,7 +20,7 @@ DATE_ANEW = text("""
     UPDATE instructions SET published_at = clock_timestamp() WHERE id = :id AND outcome IS NULL
 """)
 DONE = text("""
-    UPDATE former_users SET erased_at = clock_timestamp(), username = NULL, chat_ids = '{}'
+    UPDATE former_users SET erased_at = clock_timestamp(), usernames = NULL, chat_ids = '{}'
      WHERE user_id = :user_id
 """)
 
@@ -74,9 +75,11 @@ EVENTS = text("DELETE FROM events WHERE instruction_id = ANY (:ids) RETURNING fi
 
 #: In the data of an instruction that has not succeeded; one that has has ids.
 _NAMED = """
-    (CAST(:username AS text) IS NOT NULL AND outcome ->> 'status' IS DISTINCT FROM 'success'
-     AND (data ->> 'username' = :username OR data -> 'usernames' ? :username
-          OR data -> 'add_users' ? :username OR data -> 'remove_users' ? :username))
+    (outcome ->> 'status' IS DISTINCT FROM 'success'
+     AND (data ->> 'username' = ANY (CAST(:usernames AS text[]))
+          OR data -> 'usernames' ?| CAST(:usernames AS text[])
+          OR data -> 'add_users' ?| CAST(:usernames AS text[])
+          OR data -> 'remove_users' ?| CAST(:usernames AS text[])))
 """
 #: What is still to be done for the user ends here. Its chain, or the sweeper, makes it final.
 CANCEL = text(f"""
@@ -128,7 +131,7 @@ CANDIDATES = text(f"""
                    '$.** ? (@.user_id == $user_id || @.former_user_id == $user_id)',
                    CAST(:vars AS jsonb))
             OR type = 'USER_EXPORT'
-               AND jsonb_path_exists(outcome, '$.** ? (@ == $username)', CAST(:vars AS jsonb)))
+               AND jsonb_path_exists(outcome, '$.** ? (@ == $names[*])', CAST(:vars AS jsonb)))
      ORDER BY seq FOR NO KEY UPDATE
 """)
 REWRITE = text("""

@@ -7,10 +7,15 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-#: The chats that go with the user, and those of its instructions that have gone before.
+#: Its names, the chats that go with it, and those of its instructions that have gone before.
 _REMEMBER = text("""
-    INSERT INTO former_users (user_id, username, chat_ids)
-    SELECT users.id, users.username, ARRAY(
+    INSERT INTO former_users (user_id, usernames, chat_ids)
+    SELECT users.id, ARRAY(
+               SELECT users.username
+               UNION SELECT outcome #>> '{data,user,username}' FROM instructions
+                      WHERE user_ids @> ARRAY[CAST(:user_id AS integer)]
+                        AND outcome #>> '{data,user,username}' IS NOT NULL
+           ), ARRAY(
                SELECT chat_id FROM chat_members WHERE user_id = :user_id
                 AND NOT EXISTS (SELECT FROM chat_members AS other
                                  WHERE other.chat_id = chat_members.chat_id
@@ -25,7 +30,8 @@ _REMEMBER = text("""
                ))
       FROM users WHERE users.id = :user_id
     ON CONFLICT (user_id) DO UPDATE
-       SET username = excluded.username,
+       SET usernames = ARRAY(SELECT unnest(former_users.usernames) UNION
+                             SELECT unnest(excluded.usernames)),
            chat_ids = ARRAY(SELECT unnest(former_users.chat_ids) UNION
                             SELECT unnest(excluded.chat_ids))
 """)

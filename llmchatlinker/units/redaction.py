@@ -23,15 +23,16 @@ class Subject:
     """Who is erased. ``chat_ids``: the chats that are gone, with the user or before it."""
 
     user_id: int
-    username: str | None
+    usernames: frozenset[str] = frozenset()
     chat_ids: frozenset[int] = frozenset()
 
     def is_named_in(self, data: Any) -> bool:
         """Whether an instruction's data names the user where it names users."""
-        if self.username is None or not isinstance(data, dict):
+        if not isinstance(data, dict):
             return False
         given = [data.get(name) for name in NAMES]
-        return any(self.username in (i if isinstance(i, list) else [i]) for i in given)
+        names = [name for item in given for name in (item if isinstance(item, list) else [item])]
+        return any(isinstance(name, str) and name in self.usernames for name in names)
 
 
 def redact(value: Any, subject: Subject) -> Any:
@@ -75,8 +76,8 @@ def without_name(data: Any, subject: Subject) -> Any:
 
 def _nameless(item: Any, subject: Subject) -> Any:
     if isinstance(item, list):
-        return [one for one in item if one != subject.username]
-    return None if item == subject.username else item
+        return [one for one in item if one not in subject.usernames]
+    return None if item in subject.usernames else item
 
 
 def _emptied(value: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def upgrade() -> None:
     op.create_table(
         "former_users",
         sa.Column("user_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("username", sa.Text(), nullable=True),
+        sa.Column("usernames", postgresql.ARRAY(sa.Text()), nullable=True),
         sa.Column(
             "chat_ids",
             postgresql.ARRAY(sa.Integer()),
@@ -64,7 +64,7 @@ def upgrade() -> None:
         "former_users",
         ["left_at"],
         unique=False,
-        postgresql_where=sa.text("username IS NOT NULL"),
+        postgresql_where=sa.text("usernames IS NOT NULL"),
     )
     op.create_table(
         "events",
@@ -135,6 +135,7 @@ def upgrade() -> None:
         ),
         sa.Column("starts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("starts_of", sa.Text(), nullable=True),
+        sa.Column("traceparent", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "(state IN ('final', 'withdrawn')) = (final_at IS NOT NULL)",
             name=op.f("ck_instructions_end"),
@@ -250,6 +251,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_task_results")),
     )
     op.create_index(op.f("ix_task_results_date_done"), "task_results", ["date_done"], unique=False)
+    compatibility = op.create_table(
+        "compatibility",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("oldest", sa.Text(), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_compatibility_one")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_compatibility")),
+    )
+    op.bulk_insert(compatibility, [{"id": 1, "oldest": revision}])
     load = op.create_table(
         "system_load",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -296,6 +305,13 @@ def upgrade() -> None:
     )
     op.create_index(
         op.f("ix_dead_letters_instruction_id"), "dead_letters", ["instruction_id"], unique=False
+    )
+    op.create_index(
+        "ix_dead_letters_kept",
+        "dead_letters",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("became = 'kept'"),
     )
     op.create_table(
         "users",
@@ -471,6 +487,13 @@ def upgrade() -> None:
         "attempts",
         ["provider_id", "started_at"],
         unique=False,
+    )
+    op.create_index(
+        "ix_attempts_in_doubt",
+        "attempts",
+        ["finished_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'in_doubt'"),
     )
     op.create_index(
         "ix_attempts_started",
