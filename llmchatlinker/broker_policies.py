@@ -7,6 +7,8 @@ Names of keys: https://www.rabbitmq.com/docs/3.13/parameters and https://www.rab
 from __future__ import annotations
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -111,6 +113,27 @@ def apply(settings: Settings) -> list[str]:
     return list(policies())
 
 
+def missing(settings: Settings) -> list[str]:
+    """The names of those policies that are not on the virtual host as they should be."""
+    host = quote(_virtual_host(settings), safe="")
+    there = {policy["name"]: policy for policy in _get(settings, f"/api/policies/{host}").json()}
+    return [
+        name
+        for name, policy in policies().items()
+        if any(there.get(name, {}).get(key) != value for key, value in policy.items())
+    ]
+
+
+def clock_ahead(settings: Settings) -> float | None:
+    """Whole seconds by which the broker's clock is ahead of this machine's, as its HTTP API says."""
+    before = time.time()
+    said = _get(settings, "/api/whoami").headers.get("Date")
+    if said is None:
+        return None
+    # It says seconds, so up to one of them has passed.
+    return round(parsedate_to_datetime(said).timestamp() + 0.5 - (before + time.time()) / 2)
+
+
 def _api(settings: Settings) -> str:
     if not settings.broker_api_url:
         raise ConfigurationError(
@@ -148,11 +171,19 @@ def _virtual_host(settings: Settings) -> str:
 
 
 def _put(url: str, body: Policy) -> None:
+    _request("PUT", url, body)
+
+
+def _get(settings: Settings, path: str) -> requests.Response:
+    return _request("GET", _api(settings) + path)
+
+
+def _request(method: str, url: str, body: Policy | None = None) -> requests.Response:
     parts = urlsplit(url)
     auth = HTTPBasicAuth(parts.username or "guest", parts.password or "guest")
     bare = f"{parts.scheme}://{parts.hostname}:{parts.port or 15672}{parts.path}"
     try:
-        response = requests.put(bare, json=body, auth=auth, timeout=10)
+        response = requests.request(method, bare, json=body, auth=auth, timeout=10)
     except requests.RequestException:
         raise Unavailable(
             f"RabbitMQ's HTTP API at {without_password(url)} does not answer: check that the plugin "
@@ -162,3 +193,4 @@ def _put(url: str, body: Policy) -> None:
         raise ConfigurationError(
             f"RabbitMQ's HTTP API refused with HTTP {response.status_code}: {response.text[:200]}"
         )
+    return response

@@ -5,6 +5,7 @@ The only place where an error becomes words and a number. docs/cli.md has the ex
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ EXIT_CODES = {"unavailable": UNREACHABLE, "result_timeout": TIMED_OUT}
 #: What a person can do about an error whose message does not say so.
 REMEDIES = {
     "unavailable": "`llmchatlinker doctor` says which server, and how to mend it.",
-    "configuration": "`llmchatlinker doctor` checks the settings.",
+    "overloaded": "Try again in a moment; `llmchatlinker status` shows what is under way.",
+    "result_timeout": "It goes on. `llmchatlinker get ID --timeout 60` waits for it.",
     "internal": "The log of the worker that did it has the traceback.",
 }
 
@@ -82,7 +84,10 @@ def _failure(error: Exception) -> Failure:
     from llmchatlinker.errors import LLMChatLinkerError
 
     if isinstance(error, LLMChatLinkerError):
-        return of_code(error.code, error.message, str(error.details.get("remedy", "")))
+        remedy = str(error.details.get("remedy", ""))
+        if error.code == "unavailable" and _embedded_is_up():
+            remedy = 'One is up on this machine: eval "$(llmchatlinker env)" takes its settings.'
+        return of_code(error.code, error.message, remedy)
     if isinstance(error, ModuleNotFoundError) and error.name in LOCAL_PACKAGES:
         return Failure(
             f"This needs the package {error.name}.",
@@ -94,6 +99,19 @@ def _failure(error: Exception) -> Failure:
         code="internal",
         remedy="Run it once more with --debug, and report the traceback.",
     )
+
+
+def _embedded_is_up() -> bool:
+    """`llmchatlinker up` runs, and this shell has not taken its settings over."""
+    if os.environ.get("LLMCHATLINKER_DATABASE_URL"):
+        return False
+    try:
+        from llmchatlinker.embedded.paths import data_dir
+        from llmchatlinker.embedded.system import announced
+
+        return announced(data_dir()) is not None
+    except Exception:  # whatever it is, it is not what has gone wrong
+        return False
 
 
 def _place(error: Exception) -> str:

@@ -55,12 +55,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
 
 
 def show(renderable: Any) -> None:
-    """Anything that rich renders; as wide as it is where nobody looks."""
+    """Anything that rich renders; as wide as it is, and without padding, where nobody looks."""
     out = console()
     if out.is_terminal:
         out.print(renderable)
-    else:
-        out.print(renderable, width=WIDE)
+        return
+    out.width = WIDE
+    with out.capture() as captured:
+        out.print(renderable)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def cell(value: Any) -> Any:
