@@ -10,13 +10,15 @@ from tests.servers.provider import Exchange, Request, Script, ScriptedProvider
 from tests.servers.shapes import CHATS, Said, frames, is_streamed
 
 LONG = 3_600.0
+SLOW = 2.0
 
 
 class CountingProvider(ScriptedProvider):
     """``calls_of``: how often each tag was asked for. Requests are not kept.
 
     A prompt is ``<tag> words=<n> pace=<seconds> [manner=<manner>]``. The manners: ``reset`` and
-    ``stall`` in the middle of the answer, ``refuse`` (503, each time), ``hiccup`` (503 the first time).
+    ``stall`` in the middle of the answer, ``refuse`` (503, each time), ``hiccup`` (503 the first time),
+    ``slow`` (two seconds before the first word).
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,8 @@ def _answer(exchange: Exchange, call: int) -> None:
     if manner == "refuse" or (manner == "hiccup" and call == 1):
         exchange.respond_json(503, {"error": {"message": "overloaded"}})
         return
+    if manner == "slow":
+        exchange.pause(SLOW)
     said = Said(answer_to(question))
     path, body = exchange.request.path, exchange.request.body
     if not is_streamed(path, body) or manner not in ("reset", "stall"):

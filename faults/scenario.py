@@ -12,7 +12,7 @@ from pathlib import Path
 from faults.plan import Plan, Size
 from faults.results import Result
 from faults.servers import FaultServers
-from faults.world import Break, Round, World
+from faults.world import PATIENT, SHORT_LEASE, Break, Round, World
 
 #: Codes that a turn may end with because its worker died.
 DOUBT = ("in_doubt",)
@@ -45,6 +45,12 @@ class Scenario:
     beside: Callable[[World], AbstractContextManager[object]] = lambda _: nullcontext()
     after: Callable[[Round], str] = lambda _: ""
 
+    @property
+    def its_settings(self) -> dict[str, object]:
+        """What its workers and clients are told, besides what all are."""
+        lease = SHORT_LEASE if "in_doubt" in self.allowed else {}
+        return lease | ({} if self.outage else PATIENT) | self.settings
+
 
 def run(
     scenario: Scenario,
@@ -63,7 +69,7 @@ def run(
         directory,
         workers=scenario.workers,
         include=scenario.include,
-        settings=scenario.settings,
+        settings=scenario.its_settings,
     )
     with world, scenario.beside(world) as world.beside:
         while result.done < result.rounds:

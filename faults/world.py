@@ -27,9 +27,7 @@ from faults.servers import FaultServers
 #: Seconds. Deadlines are far behind the patience: what is only ended by its deadline was lost.
 PATIENCE = 240.0
 DEADLINE = 480.0
-#: Short, so that what a dead worker had is taken over soon.
 SETTINGS: dict[str, object] = {
-    "lease": 6.0,
     "sweep_interval": 1.0,
     "sweep_grace": 4.0,
     "fallback_interval": 1.0,
@@ -44,6 +42,11 @@ SETTINGS: dict[str, object] = {
     # Shorter than some calls, so that some of them are handed back.
     "stop_timeout": 1.0,
 }
+
+#: Where workers die: what a dead one had is taken over soon.
+SHORT_LEASE: dict[str, object] = {"lease": 6.0}
+#: Where no server goes away: one that is slow, on a busy machine, is not to be taken for one.
+PATIENT: dict[str, object] = {"client_patience": 30.0, "confirm_timeout": 30.0}
 
 #: Breaks something while the clients are at work; returns how often what was done.
 Break = Callable[["World", random.Random], Counter[str]]
@@ -204,6 +207,7 @@ class World:
 
     def _connections(self) -> dict[str, int]:
         sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        told = self.servers.rabbitmq.ctl("list_connections", "--no-table-headers", "vhost")
-        mine = [line for line in told.splitlines() if line.strip() == self.place.name]
-        return {"postgresql": self.place.sql(sql)[0][0] - 1, "rabbitmq": len(mine)}
+        return {
+            "postgresql": self.place.sql(sql)[0][0] - 1,
+            "rabbitmq": self.servers.rabbitmq.connections(self.place.name),
+        }

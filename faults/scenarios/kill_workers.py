@@ -14,24 +14,25 @@ from faults.scenario import DOUBT, Scenario
 from faults.world import World
 
 KILLED = frozenset({-signal.SIGKILL})
-SPREAD = 4.0  # seconds within which a round's kills come
+KILLS = 5
+SPREAD = 5.0  # seconds within which a round's kills come
 
 
 def kill_at_random(world: World, rng: random.Random) -> Counter[str]:
-    """Three kills, each of any worker."""
+    """Five kills, each of any worker."""
     done: Counter[str] = Counter()
-    for _ in range(3):
-        time.sleep(rng.uniform(0, SPREAD / 3))
+    for _ in range(KILLS):
+        time.sleep(rng.uniform(0, SPREAD / KILLS))
         if world.crew.send(signal.SIGKILL, rng.randrange(100)) is not None:
             done["killed at random"] += 1
     return done
 
 
 def kill_at_points(world: World, rng: random.Random) -> Counter[str]:
-    """Three failpoints, each for whoever comes by first."""
-    for point in rng.sample(list(POINTS), 3):
+    """Five failpoints, each for whoever comes by first."""
+    for point in rng.sample(list(POINTS), KILLS):
         arm(world.folder, point)
-        time.sleep(rng.uniform(0, SPREAD / 3))
+        time.sleep(rng.uniform(0, SPREAD / KILLS))
     return Counter()
 
 
@@ -42,6 +43,6 @@ def kill_either_way(world: World, rng: random.Random) -> Counter[str]:
 
 SCENARIOS = (
     Scenario(
-        "kill-workers", 40, kill_either_way, Size(4, 3, 8, spread=4.0), allowed=DOUBT, exits=KILLED
+        "kill-workers", 30, kill_either_way, Size(5, 3, 10, spread=5.0), allowed=DOUBT, exits=KILLED
     ),
 )

@@ -13,8 +13,8 @@ from faults.scenario import Scenario
 from faults.world import World
 from tests.servers.thief import Thief
 
-#: 25 instructions a round.
-SIZE = Size(5, 3, 10, spread=3.0)
+#: 100 instructions a round.
+SIZE = Size(10, 4, 60, spread=6.0)
 
 
 def copier(world: World) -> AbstractContextManager[object]:
@@ -45,6 +45,6 @@ def count_hints(world: World, _: random.Random) -> Counter[str]:
 
 
 SCENARIOS = (
-    Scenario("twice", 40, count_copies, SIZE, beside=copier),
-    Scenario("hints-lost", 40, count_hints, SIZE, beside=thief),
+    Scenario("twice", 10, count_copies, SIZE, beside=copier),
+    Scenario("hints-lost", 10, count_hints, SIZE, beside=thief),
 )

@@ -43,6 +43,6 @@ def quit_at_once(world: World, rng: random.Random) -> Counter[str]:
 
 
 SCENARIOS = (
-    Scenario("stop-term", 25, terminate, SIZE, allowed=DOUBT, exits=EXITS),
+    Scenario("stop-term", 30, terminate, SIZE, allowed=DOUBT, exits=EXITS),
     Scenario("stop-quit", 25, quit_at_once, SIZE, allowed=DOUBT, exits=EXITS),
 )

@@ -7,6 +7,7 @@ lost looks like a failure.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -33,6 +34,9 @@ Result = TypeVar("Result")
 #: migration changed what a prepared statement returns; the next connection prepares it anew.
 RUN_AGAIN = ("40001", "40P01", "0A000")
 RUN_AGAIN_AT_MOST = 10
+#: The system's words for ENOSPC and EROFS, which PostgreSQL's errors end with.
+FULL_DISK = os.strerror(errno.ENOSPC)
+READ_ONLY_DISK = os.strerror(errno.EROFS)
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 
@@ -143,7 +147,7 @@ class Database:
                 if patience is not None and time.monotonic() - started + pause > patience:
                     raise Unavailable(
                         f"PostgreSQL at {self.address} does not answer: {_reason(error)} "
-                        f"Check that it runs and that LLMCHATLINKER_DATABASE_URL is right.",
+                        f"{_remedy(error)}",
                         {"server": "postgresql", "address": self.address},
                     ) from None
                 time.sleep(pause)
@@ -192,12 +196,25 @@ def _is_outage(error: Exception) -> bool:
         return True
     original = _original(error)
     # Without a code the connection failed before the server could say why; class 08 is
-    # connection, 53 insufficient resources, 57P operator intervention, 25006 a read-only standby
+    # connection, 53 insufficient resources (a full disk is 53100), 57P operator intervention, 58030 an
+    # I/O error, 25006 a read-only standby
     # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
     code: str | None = getattr(original, "pgcode", None)
     if code is None:
         return isinstance(original, psycopg2.OperationalError | psycopg2.InterfaceError)
-    return code.startswith(("08", "53", "57P")) or code == "25006"
+    # A disk that became read-only has the code of a missing right (elog.c, errcode_for_file_access).
+    if code == "42501":
+        return READ_ONLY_DISK in str(original)
+    return code.startswith(("08", "53", "57P", "58030", "25006"))
+
+
+def _remedy(error: Exception) -> str:
+    said = str(_original(error))
+    if FULL_DISK in said:
+        return "Its disk is full: make room there, and it goes on from where it was."
+    if READ_ONLY_DISK in said:
+        return "Its disk has become read-only: see to the disk, then start PostgreSQL again."
+    return "Check that it runs and that LLMCHATLINKER_DATABASE_URL is right."
 
 
 def _original(error: Exception) -> BaseException | None:

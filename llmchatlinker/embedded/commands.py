@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -192,7 +192,9 @@ def up(console: Console, *, with_model: bool) -> None:
             )
             _watch(console, system)
         finally:
-            note.unlink(missing_ok=True)
+            # On a disk that has become read-only it stays, and names a process that is gone.
+            with suppress(OSError):
+                note.unlink(missing_ok=True)
 
 
 def _watch(console: Console, system: EmbeddedSystem) -> None:
@@ -200,13 +202,11 @@ def _watch(console: Console, system: EmbeddedSystem) -> None:
     try:
         while True:
             pause.wait(WATCH_SECONDS)
+            # First, since workers that die with it could not be started either.
+            if system.postgres.pid is None:
+                raise system.postgres.ended()
             for name in system.restart_dead_workers():
                 console.print(f"[yellow]{name} had died and was started again[/yellow]")
-            if system.postgres.pid is None:
-                raise StartFailed(
-                    "PostgreSQL has died.",
-                    {"remedy": f"Its log is in {system.postgres.directory}."},
-                )
     except (KeyboardInterrupt, Terminated):
         console.print()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import platformdirs
 
@@ -63,3 +64,18 @@ def make_dir(path: Path, mode: int) -> None:
             f"The folder {folder} can't be made: {error.strerror}.",
             {"remedy": f"Make it yourself, or name another folder in {VARIABLE}."},
         ) from error
+
+
+#: Bytes: a segment of PostgreSQL's log, which it needs whole before it can commit anything more.
+ROOM = 16 * 1024 * 1024
+
+
+def disk_trouble(folder: Path) -> str | None:
+    """Why nothing can be written to ``folder``, in the system's words; None when it can be."""
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(ROOM))
+            probe.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None

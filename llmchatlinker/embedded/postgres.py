@@ -27,8 +27,14 @@ from psycopg2 import extensions, sql
 
 from llmchatlinker.embedded import binaries
 from llmchatlinker.embedded.cluster import DISK_REMEDY, ROLE, Cluster, server_environment
-from llmchatlinker.embedded.paths import PASSABLE, PRIVATE, make_dir
-from llmchatlinker.embedded.processes import POLL_SECONDS, ManagedProcess, free_port, wait_until
+from llmchatlinker.embedded.paths import PASSABLE, PRIVATE, disk_trouble, make_dir
+from llmchatlinker.embedded.processes import (
+    POLL_SECONDS,
+    ManagedProcess,
+    free_port,
+    start_failed,
+    wait_until,
+)
 from llmchatlinker.embedded.system_user import ensure_system_user, require_access
 from llmchatlinker.errors import StartFailed
 
@@ -128,6 +134,18 @@ class EmbeddedPostgres:
     def pid(self) -> int | None:
         """The server's pid, or None when it does not run."""
         return self._process.pid if self._process is not None and self._process.alive else None
+
+    def ended(self) -> StartFailed:
+        """The error of a server that has ended by itself: what its disk says, or the end of its log."""
+        assert self._process is not None
+        trouble = disk_trouble(self.directory)
+        if trouble is None:
+            return start_failed(self._process, f"ended with code {self._process.poll()}")
+        # On such a disk there is no end of the log.
+        return StartFailed(
+            f"PostgreSQL has ended, since nothing can be written to {self.directory}: {trouble}.",
+            {"remedy": DISK_REMEDY},
+        )
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of ``database``. The password is in it: never log it."""

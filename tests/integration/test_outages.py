@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import psycopg2.errors
 import pytest
 
 from llmchatlinker.celery_app import app
@@ -153,6 +154,33 @@ def test_a_database_that_is_gone_is_named_and_nothing_will_run(
     assert host in error.details["address"]
     assert password(db.url) not in error.message + str(error.details)
     assert cycle.count("instructions", "type = 'USER_CREATE'") == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "remedy"),
+    [
+        ("53100", "could not extend file: No space left on device", "Its disk is full"),
+        ("42501", "could not open file: Read-only file system", "Its disk has become read-only"),
+        ("58030", "could not read block 0: Input/output error", "Check that it runs"),
+    ],
+)
+def test_what_is_wrong_with_the_disk_of_the_database_is_named_with_its_remedy(
+    database: Database, code: str, said: str, remedy: str
+) -> None:
+    statement = f"DO $$ BEGIN RAISE EXCEPTION '{said}' USING ERRCODE = '{code}'; END $$"
+
+    with pytest.raises(Unavailable) as caught:
+        database.statement(statement, {}, patience=0)
+
+    assert said in caught.value.message
+    assert remedy in caught.value.message
+
+
+def test_a_right_that_is_missing_is_no_outage(database: Database) -> None:
+    statement = "DO $$ BEGIN RAISE EXCEPTION 'permission denied' USING ERRCODE = '42501'; END $$"
+
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        database.statement(statement, {}, patience=0)
 
 
 def test_when_both_are_gone_the_error_carries_the_id_that_may_still_run(

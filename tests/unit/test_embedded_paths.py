@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -97,3 +98,19 @@ def test_a_file_in_the_way_is_a_clear_error(
     with pytest.raises(StartFailed, match="can't be made") as caught:
         paths.data_dir()
     assert "LLMCHATLINKER_DATA_DIR" in caught.value.remedy
+
+
+def test_a_disk_that_takes_what_is_written_has_no_trouble(tmp_path: Path) -> None:
+    assert paths.disk_trouble(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_trouble_of_a_disk_is_told_in_the_system_s_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> object:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(paths, "TemporaryFile", full)
+
+    assert paths.disk_trouble(tmp_path) == "No space left on device"
