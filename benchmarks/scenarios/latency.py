@@ -78,6 +78,14 @@ def _default_get(stock: Running) -> list[float]:
 
 def add_costs(table: Table, runnings: list[Running], connections: list[int]) -> None:
     """Rows for CPU time, memory and connections."""
+    add_cpu(table, runnings)
+    table.add("memory of the workers", "MB", [r.worker_memory() for r in runnings])
+    table.add("memory of a client", "MB", [r.client_memory() for r in runnings])
+    table.add("PostgreSQL connections, most", "", connections)
+
+
+def add_cpu(table: Table, runnings: list[Running]) -> None:
+    """Rows for CPU time: llmchatlinker/sizing.py reads them by name."""
     for name, used in (
         ("CPU of the workers per 1000", [r.worker_cpu for r in runnings]),
         ("CPU of the clients per 1000", [r.client_cpu for r in runnings]),
@@ -86,6 +94,3 @@ def add_costs(table: Table, runnings: list[Running], connections: list[int]) -> 
     ):
         values = [r.per_thousand(seconds) for r, seconds in zip(runnings, used, strict=True)]
         table.add(name, "s", values)
-    table.add("memory of the workers", "MB", [r.worker_memory() for r in runnings])
-    table.add("memory of a client", "MB", [r.client_memory() for r in runnings])
-    table.add("PostgreSQL connections, most", "", connections)

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.bench import Bench, Running, run_side, warm_up
 from benchmarks.figures import Lines, Report, Table, percentile
+from benchmarks.scenarios.latency import add_cpu
 from benchmarks.scenarios.llm_concurrency import running_provider
 from benchmarks.scenarios.scale_data import add_long_chats, fill_tables
 from benchmarks.scenarios.throughput import burst
@@ -60,10 +61,9 @@ def _by_workers(bench: Bench, report: Report) -> None:
                 report.failures += [f"{running.side.name}: {text}" for text in failures]
             bench.step(f"scale: workers, round {round_number + 1} of {rounds}")
     means = [len(values) / sum(1 / value for value in values) for values in rates]
-    costs = [running.per_thousand(running.worker_cpu) for running in runnings]
     table = Table("worker processes", tuple(r.side.name for r in runnings), ratios=False)
     table.add("full cycles per second", "/s", means, "higher")
-    table.add("CPU of the workers per 1000", "s", costs)
+    add_cpu(table, runnings)
     report.tables.append(table)
     report.raw["workers"] = dict(zip(map(str, WORKERS), rates, strict=True))
     points = [(float(number), rate) for number, rate in zip(WORKERS, means, strict=True)]

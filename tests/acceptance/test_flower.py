@@ -1,0 +1,175 @@
+"""``llmchatlinker flower`` before real workers: what it shows, what it keeps, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from flower import urls
+
+from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.embedded.processes import ManagedProcess, free_port, wait_until
+from llmchatlinker.settings import get_settings
+from llmchatlinker.topology import GENERATE, QUEUE_NAMES
+from tests.fixtures.threads import eventually
+from tests.fixtures.workers import StartWorker, environment
+from tests.servers.provider import ScriptedProvider
+
+TEXT = "canary text 7777"
+OTHERS = tuple(name for name in QUEUE_NAMES if name != GENERATE)
+
+
+class Flower:
+    """One that runs."""
+
+    def __init__(self, url: str, process: ManagedProcess) -> None:
+        self.url = url
+        self.process = process
+        said = re.search(r"User (\S+), password (\S+) \(made up", process.log_text())
+        assert said is not None, process.log_text()
+        self.auth = (said[1], said[2])
+
+    def get(self, path: str) -> requests.Response:
+        """A page, for whoever knows the password."""
+        return requests.get(self.url + path, auth=self.auth, timeout=20)
+
+    def post(self, path: str) -> requests.Response:
+        """An order, from the same."""
+        return requests.post(self.url + path, auth=self.auth, timeout=20)
+
+    def ended(self) -> dict[str, Any]:
+        """The tasks that have succeeded, by id."""
+        tasks: dict[str, Any] = self.get("/api/tasks").json()
+        return {key: task for key, task in tasks.items() if task["state"] == "SUCCESS"}
+
+    def online(self) -> set[str]:
+        """The workers of which it has heard lately."""
+        rows = self.get("/workers?json=1").json()["data"]
+        return {row["hostname"] for row in rows if row["status"]}
+
+
+@contextmanager
+def flower(folder: Path, *options: str) -> Iterator[Flower]:
+    """Flower in that folder, until the end of the block."""
+    port = free_port()
+    (folder / "flowerconfig.py").write_text("raise RuntimeError('the wrong configuration')")
+    process = ManagedProcess(
+        "Flower",
+        [sys.executable, "-m", "llmchatlinker", "flower", f"--port={port}",
+         f"--state={folder}/state/flower", *options],
+        environment(get_settings()),
+        folder / "flower.log",
+        cwd=folder,
+    )  # fmt: skip
+    process.start()
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return requests.get(f"{url}/healthcheck", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    try:
+        wait_until(answers, 60, process)
+        yield Flower(url, process)
+    finally:
+        process.stop(30)
+
+
+@pytest.fixture
+def workers(worker: StartWorker) -> dict[str, ManagedProcess]:
+    """One for generations and one for the rest, by the names that Flower knows."""
+    return {"test0@localhost": worker(GENERATE), "test1@localhost": worker(*OTHERS)}
+
+
+def work(client: LLMChatLinkerClient, provider: ScriptedProvider) -> str:
+    """An instruction of each unit, with a text in each that may have one; the answer's id."""
+    user = client.create_user("ada", profile=TEXT)["data"]["user"]["user_id"]
+    chat = client.create_chat(TEXT, user_ids=[user])["data"]["chat"]["chat_id"]
+    added = client.add_llm_provider("scripted", provider.base_url)["data"]["provider"]
+    llm = client.add_llm(added["provider_id"], "echo")["data"]["llm"]["llm_id"]
+    answer = client.generate_llm_response(user, chat, added["provider_id"], llm, TEXT)
+    assert answer["status"] == "success", answer
+    assert client.run("INSTRUCTION_LIST")["status"] == "success"
+    return str(answer["instruction_id"])
+
+
+def orders() -> list[str]:
+    """The path of each order that Flower's API takes, for our worker."""
+    entries = [entry for entry in urls.handlers if isinstance(entry, tuple)]
+    return [
+        re.sub(r"\(\.[+*]\)", "test1@localhost", entry[0])
+        for entry in entries
+        if entry[0].startswith("/api/") and "post" in vars(entry[1])
+    ]
+
+
+def test_flower_shows_workers_and_stages_and_no_text_and_takes_no_orders(
+    workers: dict[str, ManagedProcess], provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    with flower(tmp_path) as shown:
+        for path in ("/", "/tasks", "/api/tasks", "/api/workers", "/workers?json=1"):
+            assert requests.get(shown.url + path, timeout=20).status_code == 401, path
+        assert shown.process.pid is not None
+        running = psutil.Process(shown.process.pid)
+        listening = [c for c in running.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+        assert shown.auth[1] not in " ".join(running.cmdline())
+
+        answer_id = work(LLMChatLinkerClient(), provider)
+        eventually(lambda: len(shown.ended()) == 6 * 3)
+        eventually(lambda: shown.online() == set(workers))
+
+        names = [task["name"].removeprefix("llmchatlinker.") for task in shown.ended().values()]
+        assert sorted(names) == sorted(
+            ["control.decode"] * 6
+            + ["user.user_create", "chat.chat_create", "llm.llm_provider_add", "llm.llm_add"]
+            + ["llm.llm_response_generate", "database.instruction_list"]
+            + ["database.store"] * 6
+        )
+        assert shown.ended()[answer_id]["name"] == "llmchatlinker.database.store"
+        found = shown.get("/api/workers?refresh=1").json()
+        queues = {
+            name: {queue["name"] for queue in found[name]["active_queues"]} for name in workers
+        }
+        assert queues == {"test0@localhost": {GENERATE}, "test1@localhost": set(OTHERS)}
+
+        pages = ["/", "/tasks", "/workers", "/api/tasks", "/metrics", f"/task/{answer_id}"]
+        pages += [f"/worker/{name}" for name in workers]
+        answers = {path: shown.get(path) for path in pages}
+        assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(
+            pages, 200
+        )
+        assert [path for path, answer in answers.items() if "canary" in answer.text] == []
+        assert "canary" not in json.dumps(found) + shown.process.log_text()
+        metrics = answers["/metrics"].text
+        assert re.search(r'flower_events_total\{task="llmchatlinker.user.user_create"', metrics)
+        assert re.search(r'flower_worker_online\{worker="test0@localhost"\} 1.0', metrics)
+
+        refused = {path: shown.post(path).status_code for path in orders()}
+        assert len(refused) > 10
+        assert set(refused.values()) == {403}, refused
+        result = shown.get(f"/api/task/result/{answer_id}")
+        assert result.status_code == 403
+        assert "canary" not in result.text
+        assert all(process.alive for process in workers.values())
+        before = set(shown.ended())
+    assert shown.process.poll() == 0
+
+    with flower(tmp_path, "--allow-control") as again:
+        assert set(again.ended()) == before
+        assert again.get(f"/api/task/result/{answer_id}").status_code == 403
+        # What has not been inspected is no worker that it knows.
+        eventually(lambda: "test0@localhost" in again.get("/api/workers?refresh=1").json())
+        assert again.post("/api/worker/shutdown/test0@localhost").status_code == 200
+        eventually(lambda: not workers["test0@localhost"].alive, 60)
+        assert workers["test1@localhost"].alive
