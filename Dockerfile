@@ -18,5 +18,7 @@ RUN pip install --no-cache-dir --root-user-action=ignore -r /tmp/requirements.tx
     && rm /tmp/requirements.txt
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir --root-user-action=ignore --no-deps /wheels/*.whl
+# A volume that is mounted here belongs to whom it belongs to here: Flower keeps what it saw.
+RUN install --directory --owner=llmchatlinker --group=llmchatlinker --mode=0700 /var/lib/llmchatlinker
 USER llmchatlinker
 CMD ["python", "-m", "llmchatlinker.main"]

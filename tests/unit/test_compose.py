@@ -6,6 +6,7 @@ name at two spaces; what it takes over from a template (``<<: *worker``) is look
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from fnmatch import fnmatch
@@ -129,6 +130,21 @@ def test_only_those_that_see_api_keys_have_the_key_to_them() -> None:
 
 def test_flower_asks_for_a_password() -> None:
     assert "FLOWER_BASIC_AUTH: ${FLOWER_USER:?" in SERVICES["flower"]
+
+
+def test_flower_is_started_by_our_command_and_only_looks_on() -> None:
+    command = re.search(r"command: (\[.*\])", SERVICES["flower"])
+    assert command is not None
+    assert json.loads(command[1])[:2] == ["llmchatlinker", "flower"]
+    assert "--allow-control" not in command[1]
+
+
+def test_flowers_file_is_in_a_folder_that_is_the_images_users_own() -> None:
+    kept = re.search(r"FLOWER_DB: (\S+)", SERVICES["flower"])
+    assert kept is not None
+    folder = str(Path(kept[1]).parent)
+    assert f":{folder}\n" in SERVICES["flower"]
+    assert re.search(rf"--owner=llmchatlinker .*--mode=0700 {folder}$", DOCKERFILE, re.MULTILINE)
 
 
 def test_every_setting_in_the_compose_file_is_one() -> None:
