@@ -1,6 +1,8 @@
 # make run    the quickstart: six instructions on a system of its own, then a chat
 # make test   all tests, against a private RabbitMQ and a private PostgreSQL
-# make check  what CI runs: lint, types, tests
+# make check  what CI runs: lint, types, the site, tests
+# make docs   the site of docs/, into site/; fails at a broken link
+# make reference  the pages of docs/reference/ anew, from the code and from examples that are run
 # make faults nothing lost, nothing done twice, whatever breaks: SCENARIO=… ROUNDS=… SEED=…
 # make audit  the pinned packages beside PyPI's list of known vulnerabilities
 # make bench  our figures beside stock Celery's: SCENARIO=latency for one, QUICK=1 for a short run
@@ -11,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export ENDPOINT MODEL API_KEY
 .DEFAULT_GOAL := help
-.PHONY: help run up test lint types check audit format bench faults clean
+.PHONY: help run up test lint types docs reference check audit format bench faults clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
@@ -53,7 +55,15 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	@$(BIN)/mypy
 
-check: lint types test
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+reference: $(VENV)/.dev
+	@$(BIN)/python -m tests.servers.install rabbitmq
+	@RECORD_EXAMPLES=1 $(BIN)/python -m pytest -q tests/integration/test_reference_examples.py
+	@$(BIN)/python -m tools.reference
+
+check: lint types docs test
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.servers.install rabbitmq
@@ -75,4 +85,4 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache *.egg-info

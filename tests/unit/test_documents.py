@@ -12,12 +12,10 @@ import pytest
 
 from llmchatlinker.cli import main
 from llmchatlinker.errors import LLMChatLinkerError
-from llmchatlinker.instruction_data.fields import Page
-from llmchatlinker.instructions import ALIASES, INSTRUCTION_SET, InstructionType
+from llmchatlinker.instructions import ALIASES, INSTRUCTION_SET
 from llmchatlinker.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 ERRORS = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "examples/README.md")),
@@ -26,20 +24,15 @@ DOCUMENTS = [
 each_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
 )
-each_type = pytest.mark.parametrize("spec", INSTRUCTION_SET.values(), ids=lambda spec: spec.name)
-
-
-def _rows(text: str) -> list[list[str]]:
-    """The cells of every table row."""
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def _section(text: str, heading: str) -> str:
-    """What stands below a heading of the second level, up to the next one."""
-    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found is not None, f"there is no section {heading!r}"
-    return found[1]
+#: Variables that are read elsewhere than in the settings.
+OTHER_VARIABLES = {
+    "LLMCHATLINKER_DATA_DIR",
+    "LLMCHATLINKER_TEST_BROKER_API_URL",
+    "LLMCHATLINKER_TEST_BROKER_URL",
+    "LLMCHATLINKER_TEST_DATABASE_URL",
+}
+#: The type that docs/contributing.md adds.
+MADE_UP = {"CHAT_COUNT"}
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -54,58 +47,22 @@ def _types_of_errors(kind: type[LLMChatLinkerError]) -> Iterator[type[LLMChatLin
             yield from _types_of_errors(child)
 
 
-# --- settings ---------------------------------------------------------------------------------------
-
-
-def settings_table() -> str:
-    """The table of README.md, from the settings themselves."""
-    lines = ["| variable | default | what it is |", "|---|---|---|"]
-    for item in fields(Settings):
-        default = f"`{item.default}`" if item.default != "" else "none"
-        lines.append(f"| `{PREFIX}{item.name.upper()}` | {default} | {item.metadata['about']} |")
-    return "\n".join(lines)
-
-
-def test_the_readme_has_every_setting_with_its_default_and_meaning() -> None:
-    expected = settings_table()
-    assert expected in README, f"README.md, section Settings, needs this table:\n\n{expected}\n"
-
-
 # --- the instruction set ----------------------------------------------------------------------------
 
 
-def _row_of(spec: InstructionType) -> list[str]:
-    rows = [row for row in _rows(_section(README, "The instruction set")) if row[0] == spec.name]
-    assert len(rows) == 1, f"README.md has {len(rows)} rows for {spec.name}"
-    return rows[0]
+@each_document
+def test_the_documents_name_no_instruction_type_that_is_not_there(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:USER|CHAT|LLM|INSTRUCTION|USAGE)_[A-Z]+[A-Z_]*[A-Z]\b", text))
+    assert named - MADE_UP <= {*INSTRUCTION_SET, *ALIASES}
 
 
-@each_type
-def test_the_readme_has_every_instruction_type_with_its_fields(spec: InstructionType) -> None:
-    data = re.sub(r"\([^)]*\)", "", _row_of(spec)[1])  # "(`active` or `all`)"
-    named = set(re.findall(r"[a-z_]+", data)) - {"or"}
-    takes = {item.alias or name for name, item in spec.data.model_fields.items()}
-    if issubclass(spec.data, Page):
-        takes -= {"limit", "after"}  # said once, for all lists
-    assert named == takes
-
-
-@each_type
-def test_the_readme_marks_optional_fields_and_no_others(spec: InstructionType) -> None:
-    text = _row_of(spec)[1]
-    for name, item in spec.data.model_fields.items():
-        marked = re.search(rf"\b{item.alias or name}\?", text) is not None
-        assert not (marked and item.is_required()), f"{name} is required"
-
-
-def test_the_readme_names_every_alias() -> None:
-    for alias, name in ALIASES.items():
-        assert re.search(rf"{alias} is another name of {name}", README)
-
-
-def test_the_readme_names_no_instruction_type_that_is_not_there() -> None:
-    named = set(re.findall(r"\b(?:USER|CHAT|LLM|INSTRUCTION|USAGE)_[A-Z]+[A-Z_]*\b", README))
-    assert named <= {*INSTRUCTION_SET, *ALIASES}
+@each_document
+def test_the_documents_name_no_setting_that_is_not_there(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]*[A-Z]\b", text))
+    known = {PREFIX + item.name.upper() for item in fields(Settings)}
+    assert named - known <= OTHER_VARIABLES
 
 
 # --- errors -----------------------------------------------------------------------------------------
