@@ -30,6 +30,8 @@ from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings, without_password
 from llmchatlinker.streaming.pushing import push
 from llmchatlinker.submission import Submission, check
+from llmchatlinker.telemetry import tracing
+from llmchatlinker.telemetry.tracing import PUBLISHED_AT, TRACEPARENT
 from llmchatlinker.topology import DECODE_TASK, STORE_TASK
 from llmchatlinker.turns import Released
 
@@ -67,21 +69,30 @@ def publish(
     spec: InstructionType,
     state: str,
     reply_to: str | None = None,
+    traceparent: str | None = None,
     **options: Any,
 ) -> None:
     """Put the stage that is due onto its queue. The id is the last task's, and every task's root.
 
-    ``options`` are those of ``apply_async`` for the first message. The chain's own ``run`` does the
-    same, but keeps a ``producer`` for itself (celery/canvas.py), and then takes one more.
+    ``traceparent``: what every message of the chain carries. ``options`` are those of ``apply_async``
+    for the first message. The chain's own ``run`` does the same, but keeps a ``producer`` for itself
+    (celery/canvas.py), and then takes one more.
     """
     text = str(instruction_id)
     tasks: list[dict[str, Any]] = []
+    headers = {} if traceparent is None else {TRACEPARENT: traceparent}
     for step in _steps(spec, state, get_settings().confirm_timeout):
-        of_step = {"task_id": str(uuid.uuid4()) if tasks else text, "root_id": text}
+        of_step: dict[str, Any] = {
+            "task_id": str(uuid.uuid4()) if tasks else text,
+            "root_id": text,
+        }
+        if headers:
+            of_step["headers"] = headers
         if reply_to is not None:
             of_step["reply_to"] = reply_to
         tasks.append(dict(step, options=step.options | of_step))
     first = tasks.pop()
+    options["headers"] = headers | {PUBLISHED_AT: time.time()}
     app.send_task(first["task"], (text,), chain=tasks, **(first["options"] | options))
 
 
@@ -101,31 +112,35 @@ def submit(
     """
     submission = check(type_name, data, deadline, idempotency_key)
     reply_to = wakeups().reply_to()
-    found = _insert(submission, reply_to)
-    if found == submission.id:
-        wakeups().submitted(str(found))
-        if submission.cancels is not None:
-            from llmchatlinker.cancels import cancel  # which publishes what it releases
+    with tracing.submitting(submission) as traceparent:
+        found = _insert(submission, reply_to, traceparent)
+        if found == submission.id:
+            wakeups().submitted(str(found))
+            if submission.cancels is not None:
+                from llmchatlinker.cancels import cancel  # which publishes what it releases
 
-            # Now, and not when a worker comes to it; the worker says what has become of it, and does
-            # it where this process could not.
-            with suppress(Unavailable):
-                cancel(submission.cancels, patience=get_settings().client_patience)
-        _publish_or_withdraw(submission, reply_to)
+                # Now, and not when a worker comes to it; the worker says what has become of it, and
+                # does it where this process could not.
+                with suppress(Unavailable):
+                    cancel(submission.cancels, patience=get_settings().client_patience)
+            _publish_or_withdraw(submission, reply_to, traceparent)
     return str(found)  # or else the same instruction was submitted before, and is on its way
 
 
 def submit_followed(submission: Submission, reply_to: str | None) -> uuid.UUID:
     """The same for a generation whose events shall come to the queue ``reply_to``; returns its id."""
-    found = _insert(submission, reply_to, follow=True)
-    if found == submission.id:
-        _publish_or_withdraw(submission, reply_to)
+    with tracing.submitting(submission) as traceparent:
+        found = _insert(submission, reply_to, traceparent, follow=True)
+        if found == submission.id:
+            _publish_or_withdraw(submission, reply_to, traceparent)
     return found
 
 
-def _publish_or_withdraw(submission: Submission, reply_to: str | None) -> None:
+def _publish_or_withdraw(
+    submission: Submission, reply_to: str | None, traceparent: str | None
+) -> None:
     try:
-        publish_patiently(submission.id, submission.spec, "submitted", reply_to)
+        publish_patiently(submission.id, submission.spec, "submitted", reply_to, traceparent)
     except Exception as error:
         if _withdraw(submission.id, error):
             raise _no_broker(error) from None
@@ -134,11 +149,11 @@ def _publish_or_withdraw(submission: Submission, reply_to: str | None) -> None:
 _INSERT = """
     INSERT INTO instructions
            (id, type, data, turn, user_ids, chat_id, idempotency_key, fingerprint, reply_to, follow,
-            deadline_at)
+            traceparent, deadline_at)
     VALUES (%(id)s, %(type)s, %(data)s, %(turn)s, %(user_ids)s,
             coalesce(%(chat_id)s, (SELECT chat_id FROM messages WHERE id = %(message_id)s)),
             %(key)s, %(fingerprint)s, %(reply_to)s, %(follow)s,
-            now() + make_interval(secs => %(deadline)s))
+            %(traceparent)s, now() + make_interval(secs => %(deadline)s))
     ON CONFLICT DO NOTHING
     RETURNING id
 """
@@ -149,7 +164,13 @@ _FIND = """
 """
 
 
-def _insert(submission: Submission, reply_to: str | None, *, follow: bool = False) -> uuid.UUID:
+def _insert(
+    submission: Submission,
+    reply_to: str | None,
+    traceparent: str | None,
+    *,
+    follow: bool = False,
+) -> uuid.UUID:
     """Insert the row; return its id, or that of the instruction that has its idempotency key."""
     if not submission.spec.cancels:  # which makes room
         admit(takes_turn=submission.spec.takes_turn, user_ids=submission.user_ids)
@@ -166,6 +187,7 @@ def _insert(submission: Submission, reply_to: str | None, *, follow: bool = Fals
         "fingerprint": submission.fingerprint,
         "reply_to": reply_to,
         "follow": follow,
+        "traceparent": traceparent,
         "deadline": submission.deadline,
     }
     while True:
@@ -185,7 +207,11 @@ def _insert(submission: Submission, reply_to: str | None, *, follow: bool = Fals
 
 
 def publish_patiently(
-    instruction_id: uuid.UUID, spec: InstructionType, state: str, reply_to: str | None = None
+    instruction_id: uuid.UUID,
+    spec: InstructionType,
+    state: str,
+    reply_to: str | None = None,
+    traceparent: str | None = None,
 ) -> None:
     """Publish within the client's patience: what can't be confirmed by then has failed.
 
@@ -202,7 +228,7 @@ def publish_patiently(
                     max_retries=1, interval_start=0, interval_step=0.2, timeout=patience
                 )
                 options = {"producer": producer, "retry": False}
-                publish(instruction_id, spec, state, reply_to, **options)
+                publish(instruction_id, spec, state, reply_to, traceparent, **options)
             except Exception:
                 # Not an orderly close: that would wait for the answer of a broker that gives none.
                 connection.collect()

@@ -18,6 +18,7 @@ from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import Envelope, Stage, failure
 from llmchatlinker.errors import LLMChatLinkerError
+from llmchatlinker.telemetry.switch import metrics
 from llmchatlinker.turns import Aftermath, Released, release_next_turn
 from llmchatlinker.units.closing import close_what_is_left
 
@@ -29,6 +30,9 @@ class Ending:
     instruction_id: uuid.UUID
     #: The reply queues of those who wait for it.
     reply_to: tuple[str, ...]
+    #: Its type, and ``success`` or the error's code.
+    type: str
+    code: str
     #: The turn that may go on, and the last events of a response that ended with it.
     aftermath: Aftermath = field(default_factory=Aftermath)
 
@@ -96,7 +100,10 @@ _FINALISE = """
         DELETE FROM waiters USING ended WHERE waiters.instruction_id = ended.id
         RETURNING waiters.queue
     )
-    SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited) FROM ended
+    SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited), type,
+           coalesce(outcome #>> '{error,code}', 'success'),
+           extract(epoch FROM final_at - submitted_at)
+      FROM ended
 """
 
 
@@ -117,7 +124,10 @@ def finalise(
     rows = database().statement(_FINALISE, values, patience=patience, prepare=True)
     if not rows:
         return None
-    reply_to, turn, chat_id, waiting = rows[0]
+    reply_to, turn, chat_id, waiting, type_name, code, seconds = rows[0]
+    counters = metrics()
+    if counters is not None:
+        counters.end(type_name, code, float(seconds))
     aftermath = Aftermath()
     if otherwise is not None and turn is not None:
         # A turn that ended without an outcome. If this process dies here, the sweeper does it.
@@ -125,4 +135,4 @@ def finalise(
             lambda session: close_what_is_left(session, instruction_id, chat_id), patience=patience
         )
     queues = [reply_to, *waiting] if reply_to else waiting
-    return Ending(instruction_id, tuple(dict.fromkeys(queues)), aftermath)
+    return Ending(instruction_id, tuple(dict.fromkeys(queues)), type_name, code, aftermath)

@@ -21,6 +21,8 @@ from llmchatlinker.instructions import InstructionType
 from llmchatlinker.outcomes import commit_outcome
 from llmchatlinker.stage_rules import Closed, as_error, due, failed, locked
 from llmchatlinker.stopping import stopping
+from llmchatlinker.telemetry.calls import observe_call
+from llmchatlinker.telemetry.notes import note_handled
 from llmchatlinker.turns import Aftermath
 from llmchatlinker.units.control import parse
 from llmchatlinker.units.handling import Again, Ended, HandedBack, Held, Parked, ProviderHandler
@@ -42,6 +44,7 @@ def execute_with_provider(
             except Exception as error:
                 answer = as_error(error, instruction_id, "execute")
             settled = _settle(instruction_id, spec, handler, work, answer)
+        observe_call(work, answer)
         if isinstance(settled, bool):
             return settled
         threading.Event().wait(settled.seconds)
@@ -67,6 +70,7 @@ def _claim(
     except Exception as error:
         return failed(instruction_id, "execute", error), None
     follow(aftermath)
+    note_handled(claimed)
     if isinstance(claimed, Ended | Parked | Held):
         return isinstance(claimed, Ended), None
     return True, claimed
@@ -100,6 +104,7 @@ def _settle(
         reason = as_error(error, instruction_id, "execute")
         return _settle(instruction_id, spec, handler, work, reason, again=False)
     follow(aftermath)
+    note_handled(settled)
     if isinstance(settled, HandedBack):
         stopping.give_back()
     if isinstance(settled, Again | bool):

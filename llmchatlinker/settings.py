@@ -155,6 +155,19 @@ class Settings:
         "", "file that a worker touches while it is connected, for health probes"
     )
     log_level: str = _setting("INFO", "DEBUG, INFO, WARNING or ERROR")
+    log_format: str = _setting(
+        "plain", "lines of a worker's log: plain, or json", choices=("plain", "json")
+    )
+    metrics_port: int = _setting(
+        0, "port of a worker's metrics, or the next that is free; 0: none", zero=True
+    )
+    metrics_host: str = _setting("127.0.0.1", "address of that port")
+    metrics_textfile: str = _setting(
+        "", "file that a worker writes its metrics to, for node_exporter; %n is the worker's name"
+    )
+    tracing: str = _setting(
+        "off", "OpenTelemetry's traces, with the extra [tracing]: on or off", choices=("off", "on")
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:

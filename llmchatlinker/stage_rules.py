@@ -26,6 +26,7 @@ from llmchatlinker.instructions import InstructionType
 from llmchatlinker.orchestrator import publish_released
 from llmchatlinker.outcomes import commit_outcome, set_outcome
 from llmchatlinker.settings import get_settings
+from llmchatlinker.telemetry.notes import notes
 from llmchatlinker.turns import Released
 from llmchatlinker.units.closing import close_what_is_left
 
@@ -45,6 +46,7 @@ class Closed(Exception):
 
     def __init__(self, goes_on: bool) -> None:
         self.goes_on = goes_on
+        notes.outcome = "repeated" if goes_on else "dropped"
 
 
 def run_stage(
@@ -64,6 +66,7 @@ def run_stage(
 def failed(instruction_id: uuid.UUID, stage: Stage, error: Exception) -> bool:
     """Make ``error`` the outcome; the chain goes on to store it."""
     reason = as_error(error, instruction_id, stage)
+    notes.outcome = reason.code
     publish_released(database().run(lambda session: _fail(session, instruction_id, reason, stage)))
     return True
 

@@ -22,6 +22,7 @@ from llmchatlinker.orchestrator import announce
 from llmchatlinker.outcomes import finalise
 from llmchatlinker.provider_stage import execute_with_provider
 from llmchatlinker.stage_rules import Closed, check_due, check_size, dropped, failed, run_stage
+from llmchatlinker.telemetry.notes import notes
 from llmchatlinker.turns import Aftermath, Released
 from llmchatlinker.units import turn_policies
 from llmchatlinker.units.control import chat_of, looks_up, parse, resolve, users_of
@@ -48,6 +49,7 @@ def decode(instruction_id: uuid.UUID) -> bool:
         if not rows:
             raise Closed(dropped(instruction_id))
         type_name, raw, state, late = rows[0]
+        notes.type = type_name
         check_due(instruction_id, state, "submitted", late)
         data = parse(instruction_type(type_name).data, raw)
         if looks_up(data):
@@ -91,7 +93,10 @@ def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bo
 def store(instruction_id: uuid.UUID) -> bool:
     """Make the result final under the client's id, and wake the client."""
     ending = finalise(instruction_id)
-    if ending is not None:
+    if ending is None:
+        notes.outcome = "repeated"
+    else:
+        notes.type, notes.outcome = ending.type, ending.code
         announce(ending)
     return True
 

@@ -31,6 +31,7 @@ from llmchatlinker.errors import Poisoned
 from llmchatlinker.orchestrator import announce
 from llmchatlinker.outcomes import finalise
 from llmchatlinker.settings import get_settings
+from llmchatlinker.telemetry.notes import notes
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +165,15 @@ def run(
             starts, young, _ = found[0]
             if starts >= settings.starts and not young:
                 _end(instruction_id, starts, STAGES[state], request)
+                notes.outcome, notes.attempt = Poisoned.code, starts + 1
                 return False
             _count(values)
         return work()
 
 
 def _count(values: dict[str, Any]) -> None:
-    database().statement(_COUNT, values)
+    for row in database().statement(_COUNT, values):
+        notes.attempt = row[0]
 
 
 def _end(instruction_id: uuid.UUID, starts: int, stage: Stage, request: Any) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -37,6 +38,7 @@ from llmchatlinker.outcomes import finalise
 from llmchatlinker.retention import purge
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming.compaction import compact
+from llmchatlinker.telemetry import gauges, sweeps
 from llmchatlinker.topology import CONTROL, DATABASE, QUEUE_NAMES
 from llmchatlinker.turns import Released, release_next_turn
 from llmchatlinker.units.closing import close_what_is_left
@@ -81,6 +83,7 @@ def _note(duty: Any, error: Exception) -> str:
     """Say once that a duty fails, until it has succeeded: its next try is a matter of seconds."""
     name = str(getattr(duty, "func", duty).__name__)
     failure = f"{name} {type(error).__name__}"
+    sweeps.failures[name.strip("_")] += 1
     if failure not in _failing:
         _failing.add(failure)
         # With a broker that is down nothing can be sent on, and the worker's consumer says so.
@@ -141,8 +144,13 @@ def _purge() -> dict[str, int]:
     return {f"purged {kind}": count for kind, count in purge(_alone).items()}
 
 
+def _measure() -> dict[str, int]:
+    gauges.measure(_alone)
+    return {}
+
+
 #: In this order: what dead letters publish is not lost any more.
-DUTIES = (_release, _close_all, _wake, _compact, _collect, _republish, _purge)
+DUTIES = (_release, _close_all, _wake, _compact, _collect, _republish, _purge, _measure)
 
 
 def _alone(session: Session) -> bool:
@@ -320,6 +328,7 @@ class SweeperStep(bootsteps.StartStopStep):
 
     def _run(self) -> None:
         while not self._stop.wait(get_settings().sweep_interval):
+            started, done = time.monotonic(), None
             try:
                 done = +sweep()
                 if done:
@@ -328,3 +337,4 @@ class SweeperStep(bootsteps.StartStopStep):
                 pass  # the pool has said it; the next round tries again
             except Exception as error:
                 log_defect(logger, "This sweep failed, the next one tries again", error=error)
+            sweeps.note_round(done, time.monotonic() - started)

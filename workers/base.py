@@ -18,6 +18,7 @@ from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import InternalError, LLMChatLinkerError
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.instructions import INSTRUCTION_SET, InstructionType, Unit
+from llmchatlinker.telemetry.stages import ObservedStage
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def stage_task(
     ``state``: of the row when the stage is due. ``brief``: it takes no longer than the database does.
     """
 
+    observed = ObservedStage(name)
+
     @app.task(name=name, Request=BriefRequest if brief else Request)  # type: ignore[untyped-decorator]  # Celery is not typed
     def run(instruction_id: str) -> str:
         known = as_instruction_id(instruction_id)
@@ -49,7 +52,8 @@ def stage_task(
             raise Reject("not an instruction id", requeue=False)
         request = app.current_worker_task.request
         try:
-            goes_on = suspects.run(known, state, partial(stage, known), request, brief=brief)
+            work = partial(suspects.run, known, state, partial(stage, known), request, brief=brief)
+            goes_on = observed.run(known, request, work)
         except (*LEFT_TO_CELERY, LLMChatLinkerError):
             raise
         except Exception as error:

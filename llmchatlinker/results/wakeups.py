@@ -17,7 +17,7 @@ import math
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -64,6 +64,9 @@ class Wakeups:
         self._poll_at = math.inf
         self._poll_pause = 0.0
         self._thread: threading.Thread | None = None
+        #: For the metrics: hints that came, and reads and results by what they go back to.
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._cause = ""
         self.replies = Replies(self._hinted, self._look_for_all)
 
     def reply_to(self) -> str | None:
@@ -107,8 +110,14 @@ class Wakeups:
                 if not waiters:
                     self._forget(task_id)
 
+    @property
+    def waiting(self) -> int:
+        """How many ids are waited for."""
+        return len(self._waiting)
+
     def _hinted(self, task_id: str) -> None:
         with self._changed:
+            self.counts["hints", ""] += 1
             if task_id in self._waiting:
                 self._due.add(task_id)
                 self._changed.notify()
@@ -141,6 +150,7 @@ class Wakeups:
                 now = time.monotonic()
                 if self._waiting and now >= self._look_at:
                     self._look_at = now + self._interval()
+                    self._cause = "fallback" if self.replies.connected else "poll"
                     self._due.clear()
                     return list(self._waiting)
                 if self._unhinted and now >= self._poll_at:
@@ -149,6 +159,7 @@ class Wakeups:
                     self._poll_pause = min(self._poll_pause * GROWTH, longest)
                     self._due.update(self._unhinted)
                 if self._due:
+                    self._cause = "due"
                     found = [task_id for task_id in self._due if task_id in self._waiting]
                     self._due.clear()
                     return found
@@ -171,6 +182,7 @@ class Wakeups:
     def _look(self, task_ids: Sequence[str]) -> None:
         self._deliver(self._read(task_ids))
         with self._changed:
+            self.counts["result_reads", self._cause] += 1
             foreign = [task_id for task_id in task_ids if task_id in self._foreign]
             if not foreign or not self.replies.connected:
                 return
@@ -184,7 +196,9 @@ class Wakeups:
         with self._changed:
             for task_id, meta in metas.items():
                 if meta["ended"]:
-                    ready.append((self._waiting.get(task_id, []), meta))
+                    waiters = self._waiting.get(task_id, [])
+                    self.counts["results", self._cause] += bool(waiters)
+                    ready.append((waiters, meta))
                     self._forget(task_id)
         for waiters, meta in ready:
             for left, on_ready in enumerate(reversed(waiters), 1 - len(waiters)):

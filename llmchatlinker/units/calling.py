@@ -19,6 +19,7 @@ from llmchatlinker.providers.registry import wire
 from llmchatlinker.streaming.events import Partial, delta_event
 from llmchatlinker.streaming.tail import Tail
 from llmchatlinker.streaming.writer import open_stream
+from llmchatlinker.telemetry import tracing
 from llmchatlinker.units.routing import Route
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,22 @@ class Performed:
     error: LLMChatLinkerError | None
     usage: Usage = field(default_factory=Usage)
     tail: Tail | None = field(default=None, repr=False)
+    #: Seconds: the whole call, and until the first piece of the answer, if there was one.
+    seconds: float = 0.0
+    first_token: float | None = None
 
 
 def call_provider(work: Turn) -> Performed:
     """One call, and only one."""
+    with tracing.calling(work) as told:
+        performed = _call(work)
+        told(performed)
+    return performed
+
+
+def _call(work: Turn) -> Performed:
     call = Call()
+    first_token: float | None = None
 
     def on_stop(reason: str) -> None:
         call.cancel()
@@ -66,6 +78,9 @@ def call_provider(work: Turn) -> Performed:
     came: list[Delta] = []
 
     def on_delta(delta: Delta) -> None:
+        nonlocal first_token
+        if first_token is None:
+            first_token = call.elapsed
         came.append(delta)
         stream.delta(delta)
 
@@ -83,12 +98,13 @@ def call_provider(work: Turn) -> Performed:
         log_defect(logger, message, work.instruction_id, error=defect)
         error = InternalError(details={"exception": type(defect).__name__})
     finally:
+        seconds = call.elapsed
         tail = stream.drain()
     if answer is not None:
-        return Performed(answer, None, answer.usage, tail)
+        return Performed(answer, None, answer.usage, tail, seconds, first_token)
     said = Partial()
     said.add(delta_event(delta) for delta in came)
-    return Performed(said, error, call.usage or Usage(), tail)
+    return Performed(said, error, call.usage or Usage(), tail, seconds, first_token)
 
 
 def _whole(answer: ChatAnswer) -> Iterator[Delta]:

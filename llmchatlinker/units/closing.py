@@ -17,6 +17,7 @@ from llmchatlinker.streaming.events import USAGE, ending
 from llmchatlinker.streaming.tail import Tail
 from llmchatlinker.turns import Aftermath, Released, release_next_turn
 from llmchatlinker.units.handling import Ended
+from llmchatlinker.units.ledger import count_in_doubt
 from llmchatlinker.units.views import message_view
 
 #: Why a generation was ended from outside, as its client reads it.
@@ -190,12 +191,15 @@ def close_what_is_left(
 
 def close_call(session: Session, instruction_id: uuid.UUID) -> None:
     """The worker that made this call is dead: nobody knows how it went."""
-    session.execute(
+    closed = session.execute(
         update(Attempt)
         .where(Attempt.instruction_id == instruction_id, Attempt.status == "started")
         .values(status="in_doubt", error_code="in_doubt", finished_at=func.clock_timestamp())
+        .returning(Attempt.provider_name, Attempt.llm_name)
         .execution_options(synchronize_session=False)
     )
+    for provider_name, llm_name in closed:
+        count_in_doubt(provider_name, llm_name)
 
 
 def _is_generating(session: Session, instruction_id: uuid.UUID) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from llmchatlinker.db.models import LLM, Attempt, Provider
 from llmchatlinker.errors import Cancelled, LLMChatLinkerError
 from llmchatlinker.providers.base import Usage
+from llmchatlinker.telemetry.switch import metrics
 
 TOKENS_PER_PRICE = Decimal(1_000_000)
 
@@ -41,8 +42,16 @@ def lines(session: Session, instruction_id: uuid.UUID) -> list[Line]:
 
 def mark_in_doubt(attempt: Attempt) -> None:
     """Its worker has died: the provider may have generated and billed an answer, or not."""
+    count_in_doubt(attempt.provider_name, attempt.llm_name)
     attempt.status = attempt.error_code = "in_doubt"
     attempt.finished_at = func.clock_timestamp()
+
+
+def count_in_doubt(provider_name: str, llm_name: str) -> None:
+    """Whoever finds a call in doubt counts it: its own worker can't."""
+    counters = metrics()
+    if counters is not None:
+        counters.attempt(provider_name, llm_name, "in_doubt")
 
 
 def close(

@@ -14,6 +14,7 @@ from llmchatlinker.errors import LLMChatLinkerError, NotFound, ProviderError, Pr
 from llmchatlinker.providers.retrying import backoff, is_retryable, retry_after
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming.tail import Tail
+from llmchatlinker.telemetry.switch import metrics
 from llmchatlinker.units.handling import Again, Parked
 from llmchatlinker.units.ledger import Line
 
@@ -168,6 +169,7 @@ _FAILED = """
                ELSE clock_timestamp() + make_interval(secs => least(%(longest)s,
                     %(first)s * power(2, least(h.failures + 1 - %(after)s, 30)))) END
      WHERE h.cooldown_until IS NULL OR h.cooldown_until <= clock_timestamp()
+    RETURNING h.cooldown_until > clock_timestamp()
 """
 
 
@@ -180,7 +182,10 @@ def _note_failure(session: Session, route: Route) -> None:
         "first": settings.cooldown,
         "longest": settings.cooldown_max,
     }
-    session.connection().exec_driver_sql(_FAILED, values)
+    counters = metrics()
+    cools_down = session.connection().exec_driver_sql(_FAILED, values).scalar()
+    if cools_down and counters is not None:
+        counters.cooldown(route.provider.name)
 
 
 def note_success(session: Session, route: Route) -> bool:
