@@ -88,7 +88,7 @@ def flower(cycle: Cycle, tmp_path: Path) -> Iterator[tuple[str, ManagedProcess]]
 
     def answers() -> bool:
         try:
-            return requests.get(f"{url}/healthcheck", timeout=5).ok
+            return requests.get(f"{url}/healthcheck", timeout=60).ok
         except requests.RequestException:
             return False
 
@@ -115,9 +115,9 @@ def test_no_canary_is_in_logs_messages_events_flower_or_reprs(
     url, flower_process = flower
 
     ran = _everything(client, provider)
-    eventually(lambda: len(requests.get(f"{url}/api/tasks", timeout=10).json()) >= 2 * len(ran))
+    eventually(lambda: len(requests.get(f"{url}/api/tasks", timeout=60).json()) >= 2 * len(ran))
     pages = [
-        requests.get(url + path, timeout=10).text for path in ("/api/tasks", "/api/workers", "/")
+        requests.get(url + path, timeout=60).text for path in ("/api/tasks", "/api/workers", "/")
     ]
     process.stop(30)
 
@@ -225,7 +225,7 @@ def test_no_pickle_is_ever_loaded(cycle: Cycle, worker: StartWorker, tmp_path: P
     )
 
     with pytest.raises(DecodeError, match="is no JSON"):
-        app.AsyncResult("bomb").get(timeout=5)
+        app.AsyncResult("bomb").get(timeout=60)
     assert LLMChatLinkerClient().list_users()["status"] == "success"
     eventually(lambda: cycle.broker.ready("dead_letters") == 0)
     eventually(lambda: cycle.count("dead_letters", "became = 'kept'") == 36)

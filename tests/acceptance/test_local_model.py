@@ -100,7 +100,7 @@ def test_it_streams_and_ends_with_done(model: LocalModel) -> None:
 
 
 def test_it_lists_itself(model: LocalModel) -> None:
-    models = requests.get(model.endpoint.replace("chat/completions", "models"), timeout=10).json()
+    models = requests.get(model.endpoint.replace("chat/completions", "models"), timeout=60).json()
     assert [entry["id"] for entry in models["data"]] == [MODEL_NAME]
     assert models["data"][0]["meta"]["n_ctx"] == 4096
 
@@ -127,7 +127,7 @@ def test_no_web_page_may_use_it(model: LocalModel) -> None:
 
 def test_what_is_asked_is_not_logged_even_when_it_is_no_json(own: LocalModel) -> None:
     ask(own, "These are private words.")
-    answer = requests.post(own.endpoint, data='{"messages": "private words', timeout=10)
+    answer = requests.post(own.endpoint, data='{"messages": "private words', timeout=60)
     assert answer.status_code == 400
     assert own.process.log_text() == f"{MODEL_NAME} answers on {own.endpoint}\n"
 
@@ -207,7 +207,7 @@ def test_a_person_can_run_it_on_a_port_and_end_it_with_ctrl_c(
     try:
         address = f"http://127.0.0.1:{port}"
         wait_until(lambda: f"{address}/v1/chat/completions" in server.log_text(), 60, server)
-        assert requests.get(f"{address}/health", timeout=10).json() == {"status": "ok"}
+        assert requests.get(f"{address}/health", timeout=60).json() == {"status": "ok"}
     finally:
         server.stop()
     assert server.poll() == 0

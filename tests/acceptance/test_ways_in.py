@@ -185,7 +185,7 @@ def test_flower_shows_every_instruction_by_name_and_no_text(
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(url), 60, flower)
-        assert requests.get(f"{url}/tasks", timeout=10).status_code == 401
+        assert requests.get(f"{url}/tasks", timeout=60).status_code == 401
         json.loads(publish_message('{"type": "USER_CREATE", "data": {"username": "very-private"}}'))
 
         def finished() -> bool:
@@ -205,13 +205,13 @@ def test_flower_shows_every_instruction_by_name_and_no_text(
 
 def _answers(url: str) -> bool:
     try:
-        return requests.get(url, timeout=5).status_code == 401
+        return requests.get(url, timeout=60).status_code == 401
     except requests.RequestException:
         return False
 
 
 def _tasks(url: str) -> dict[str, dict[str, str]]:
-    response = requests.get(f"{url}/api/tasks", auth=("eve", "secret"), timeout=10)
+    response = requests.get(f"{url}/api/tasks", auth=("eve", "secret"), timeout=60)
     response.raise_for_status()
     tasks: dict[str, dict[str, str]] = response.json()
     return {key: task for key, task in tasks.items() if task.get("state") == "SUCCESS"}

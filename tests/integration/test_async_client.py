@@ -87,11 +87,11 @@ def test_envelopes_are_those_of_the_blocking_client(served: Cycle) -> None:
 def test_a_result_has_an_id_and_anybody_can_get_it_by_that(served: Cycle) -> None:
     async def work(own: AsyncLLMChatLinkerClient) -> tuple[str, Any, Any]:
         result = await own.submit(USER_LIST, limit=2)
-        return result.id, await result.get(timeout=20), await own.result(result.id).get(timeout=0)
+        return result.id, await result.get(timeout=60), await own.result(result.id).get(timeout=0)
 
     instruction_id, envelope, again = in_a_loop(work)
 
-    assert envelope == again == client.result(instruction_id).get(timeout=5)
+    assert envelope == again == client.result(instruction_id).get(timeout=60)
     assert envelope is not again
 
 
@@ -145,7 +145,7 @@ async def not_yet(own: AsyncLLMChatLinkerClient) -> None:
     ("work", "error"),
     [
         (lambda own: own.submit("USER_LIST", deadline=-1), InvalidData),
-        (lambda own: own.result(str(new_instruction_id())).get(timeout=20), NotFound),
+        (lambda own: own.result(str(new_instruction_id())).get(timeout=60), NotFound),
         (lambda own: own.result(str(new_instruction_id())).get(), NotFound),
         (lambda own: own.result(str(new_instruction_id())).get(timeout=0), NotFound),
         (too_short, ResultTimeout),

@@ -91,7 +91,7 @@ def test_another_tasks_result_is_kept_as_it_is() -> None:
     app.backend.store_result(task_id, value, states.SUCCESS)
 
     result = app.AsyncResult(task_id)
-    assert (result.state, result.get(timeout=5)) == (states.SUCCESS, value)
+    assert (result.state, result.get(timeout=60)) == (states.SUCCESS, value)
     result.forget()
     assert app.AsyncResult(task_id).state == states.PENDING
 
@@ -104,7 +104,7 @@ def test_another_tasks_failure_is_raised_as_it_was() -> None:
     result = app.AsyncResult(task_id)
     assert (result.state, result.traceback) == (states.FAILURE, "File …")
     with pytest.raises(KeyError, match="missing"):
-        result.get(timeout=5)
+        result.get(timeout=60)
 
 
 def test_another_tasks_first_success_stays() -> None:
@@ -113,7 +113,7 @@ def test_another_tasks_first_success_stays() -> None:
     app.backend.store_result(task_id, 1, states.SUCCESS)
     app.backend.store_result(task_id, 2, states.SUCCESS)
 
-    assert app.AsyncResult(task_id).get(timeout=5) == 1
+    assert app.AsyncResult(task_id).get(timeout=60) == 1
 
 
 def test_another_tasks_result_may_still_come() -> None:

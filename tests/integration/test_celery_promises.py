@@ -115,7 +115,7 @@ def test_a_state_that_is_not_ready_is_seen_and_not_waited_for(state: str) -> Non
     with pytest.raises(ResultTimeout):
         result.get(timeout=0.05)
     app.backend.mark_as_done(result.id, "done")
-    assert (result.get(timeout=5), result.state) == ("done", states.SUCCESS)
+    assert (result.get(timeout=60), result.state) == ("done", states.SUCCESS)
     assert isinstance(result.date_done, datetime)
 
 
@@ -124,14 +124,14 @@ def test_a_first_success_stays_and_a_failure_does_not() -> None:
     app.backend.mark_as_done(result.id, 1)
     app.backend.mark_as_failure(result.id, ValueError("last"))
 
-    assert result.get(timeout=5) == 1
+    assert result.get(timeout=60) == 1
 
 
 def test_an_error_is_raised_or_returned_as_asked_for() -> None:
     result = failed(KeyError("missing"))
 
     with pytest.raises(KeyError, match="missing"):
-        result.get(timeout=5)
+        result.get(timeout=60)
     assert isinstance(result.get(timeout=5, propagate=False), KeyError)
     assert isinstance(app.AsyncResult(result.id).result, KeyError)
     assert (result.failed(), result.successful(), result.ready()) == (True, False, True)
@@ -142,7 +142,7 @@ def test_a_revoked_task_raises_what_celery_raises() -> None:
     app.backend.mark_as_revoked(result.id, "no longer wanted")
 
     with pytest.raises(TaskRevokedError, match="no longer wanted"):
-        result.get(timeout=5)
+        result.get(timeout=60)
     assert (result.state, result.failed()) == (states.REVOKED, False)
 
 
@@ -150,7 +150,7 @@ def test_a_parents_error_is_raised_as_well() -> None:
     child = app.AsyncResult(str(uuid4()), parent=failed(KeyError("parent")))
 
     with pytest.raises(KeyError, match="parent"):
-        child.get(timeout=5)
+        child.get(timeout=60)
     with pytest.raises(ResultTimeout):
         child.get(timeout=0.05, follow_parents=False)
 
@@ -212,7 +212,7 @@ def test_what_is_promised_for_later_comes_with_get() -> None:
     result.then(lambda found: seen.append(found.result))
 
     assert seen == []
-    result.get(timeout=5)
+    result.get(timeout=60)
     assert seen == [5]
 
 
@@ -266,7 +266,7 @@ def test_one_id_in_two_spellings_is_one_instruction(cycle: Cycle) -> None:
 def test_a_number_is_an_id_too() -> None:
     app.backend.mark_as_done("15", "fifteen")
 
-    assert app.AsyncResult(15).get(timeout=5) == "fifteen"  # type: ignore[arg-type]
+    assert app.AsyncResult(15).get(timeout=60) == "fifteen"  # type: ignore[arg-type]
 
 
 # --- many ---------------------------------------------------------------------------------------
@@ -292,12 +292,12 @@ def test_results_are_joined_in_order_and_the_first_error_is_raised(how: str) -> 
     good = ResultSet([done(number) for number in range(5)], app=app)
     bad = ResultSet([done(1), failed(KeyError("x"))], app=app)
 
-    assert getattr(good, how)(timeout=5) == [0, 1, 2, 3, 4]
+    assert getattr(good, how)(timeout=60) == [0, 1, 2, 3, 4]
     with pytest.raises(KeyError):
-        getattr(bad, how)(timeout=5)
+        getattr(bad, how)(timeout=60)
     values = getattr(bad, how)(timeout=5, propagate=False)
     assert (values[0], type(values[1])) == (1, KeyError)
-    assert getattr(ResultSet([], app=app), how)(timeout=5) == []
+    assert getattr(ResultSet([], app=app), how)(timeout=60) == []
 
 
 @pytest.mark.parametrize("how", ["get", "join", "join_native"])
@@ -334,11 +334,11 @@ def test_one_look_at_many_gives_what_is_there(cycle: Cycle) -> None:
 def test_a_set_that_grows_is_waited_for_as_a_whole() -> None:
     results = ResultSet([], app=app)
     results.add(done(1))
-    assert results.get(timeout=5) == [1]
+    assert results.get(timeout=60) == [1]
     results.add(done(2))
     results.add(results[0])
 
-    assert results.get(timeout=5) == [1, 2]
+    assert results.get(timeout=60) == [1, 2]
 
 
 def test_who_stops_half_way_waits_for_nothing_any_longer(cycle: Cycle) -> None:
@@ -362,7 +362,7 @@ def test_forgetting_a_set_or_a_child_forgets_all_of_it(cycle: Cycle) -> None:
 
     assert not any(result.exists() for result in (parent, child, *members))
     with pytest.raises(NotFound):
-        members[0].get(timeout=5)
+        members[0].get(timeout=60)
 
 
 # --- groups -------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_a_group_comes_back_with_parent_and_nested_groups() -> None:
     assert restored == group
     assert restored.parent == group.parent
     assert restored.children == group.results
-    assert restored.join(timeout=5) == [[1, 2], 3]
+    assert restored.join(timeout=60) == [[1, 2], 3]
 
 
 def test_a_group_that_is_saved_again_is_the_new_one() -> None:
@@ -408,7 +408,7 @@ def test_a_group_can_be_pickled_and_returned() -> None:
     app.backend.mark_as_done(holder.id, group)
 
     assert pickle.loads(pickle.dumps(group)).results == group.results
-    assert result_from_tuple(holder.get(timeout=5), app) == group
+    assert result_from_tuple(holder.get(timeout=60), app) == group
 
 
 def test_children_are_kept_and_collected() -> None:
@@ -418,7 +418,7 @@ def test_children_are_kept_and_collected() -> None:
     root = pending()
     app.backend.mark_as_done(root.id, "root", request=request)
 
-    collected = dict(app.AsyncResult(root.id).collect(timeout=5))
+    collected = dict(app.AsyncResult(root.id).collect(timeout=60))
 
     assert [collected[leaf] for leaf in leaves] == [0, 1, 2]
     assert collected[root] == "root"

@@ -29,7 +29,7 @@ def test_what_comes_back_is_an_envelope_and_pages_are_put_together(served: Cycle
     created = client.create_user("ada", profile="counts")
     assert created["status"] == "success"
     assert created["instruction_id"] is not None
-    assert client.result(created["instruction_id"]).get(timeout=5) == created
+    assert client.result(created["instruction_id"]).get(timeout=60) == created
 
     assert failure(client.get_user(username="nobody")).code == "not_found"
     assert failure(client.run("USER_DANCE")).code == "unknown_instruction"
@@ -73,6 +73,6 @@ def test_a_submission_that_makes_no_sense_is_raised(cycle: Cycle) -> None:
 
 def test_waiting_for_nobodys_id_or_too_short_is_raised(cycle: Cycle) -> None:
     with pytest.raises(NotFound):
-        client.result(str(new_instruction_id())).get(timeout=5)
+        client.result(str(new_instruction_id())).get(timeout=60)
     with pytest.raises(ResultTimeout):
         client.submit("USER_LIST").get(timeout=0.1)

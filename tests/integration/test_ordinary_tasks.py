@@ -102,7 +102,7 @@ def test_an_ignored_result_is_kept_nowhere(cycle: Cycle, ordinary: ManagedProces
     unseen = tasks.fail_unseen.delay()
     assert get(tasks.add.delay(1, 1)) == 2
 
-    assert (ignored.get(timeout=5), unseen.get(timeout=5)) == (None, None)
+    assert (ignored.get(timeout=60), unseen.get(timeout=60)) == (None, None)
     assert not holds(lambda: cycle.count("task_results") > 1, 0.5)
     assert (ignored.state, unseen.state) == (states.PENDING, states.PENDING)
 
@@ -171,7 +171,7 @@ def test_a_task_that_is_revoked_before_it_starts_never_does(
 
 def test_chains_hand_on_and_fail_as_a_whole(ordinary: ManagedProcess) -> None:
     good = chain(tasks.add.s(1, 1), tasks.add.s(2), tasks.add.s(3))()
-    assert (get(good), good.parent.get(timeout=5), good.parent.parent.get(timeout=5)) == (7, 4, 2)
+    assert (get(good), good.parent.get(timeout=60), good.parent.parent.get(timeout=60)) == (7, 4, 2)
 
     bad = chain(tasks.add.s(1, 1), tasks.fail.si("sour"), tasks.add.si(1, 1))()
     with pytest.raises(tasks.Sour):
@@ -197,7 +197,7 @@ def test_groups_and_children_are_collected(ordinary: ManagedProcess) -> None:
     get(tree)
     (children,) = tree.children
     assert sorted(get(children)) == [0, 1, 4, 9]
-    leaves = [value for found, value in tree.collect(timeout=5) if not found.children]
+    leaves = [value for found, value in tree.collect(timeout=60) if not found.children]
     assert leaves == [0, 1, 4, 9]
     nested = group(tasks.add.s(1, 1), group(tasks.add.s(2, 2), tasks.add.s(3, 3))).apply_async()
     assert get(nested) == [2, 4, 6]

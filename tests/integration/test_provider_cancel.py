@@ -50,14 +50,14 @@ class Running:
         """Cancel, see that this is what comes of it, and when it was asked for."""
         asked_at = time.monotonic()
         self.call.cancel()
-        self._thread.join(20)
+        self._thread.join(60)
         assert isinstance(self.outcome, Cancelled), self.outcome
         assert self.ended_at - asked_at < SOON
         return asked_at
 
     def join(self) -> Any:
         """What comes of it by itself."""
-        self._thread.join(20)
+        self._thread.join(60)
         return self.outcome
 
 

@@ -128,7 +128,7 @@ def test_a_callback_gets_id_and_envelope(cycle: Cycle) -> None:
     seen: list[tuple[str, Any]] = []
     task_id = finished(cycle, "ada")
 
-    app.AsyncResult(task_id).get(callback=lambda *args: seen.append(args), timeout=5)
+    app.AsyncResult(task_id).get(callback=lambda *args: seen.append(args), timeout=60)
 
     assert [(found, envelope["status"]) for found, envelope in seen] == [(task_id, "success")]
 
@@ -152,7 +152,7 @@ def test_many_results_are_got_together(cycle: Cycle) -> None:
     results = ResultSet([app.AsyncResult(task_id) for task_id in ids], app=app)
 
     for get in (results.get, results.join, results.join_native):
-        envelopes = get(timeout=10)
+        envelopes = get(timeout=60)
         assert [e["data"]["user"]["username"] for e in envelopes] == [
             f"user {number}" for number in range(5)
         ]
@@ -162,7 +162,7 @@ def test_many_results_are_got_together(cycle: Cycle) -> None:
 def test_results_come_as_they_become_ready(cycle: Cycle) -> None:
     slow, fast = cycle.submit("USER_CREATE", username="slow"), cycle.submit("USER_LIST")
     cycle.finish(fast)
-    found = app.backend.get_many([str(slow), str(fast)], timeout=20)
+    found = app.backend.get_many([str(slow), str(fast)], timeout=60)
 
     assert next(found)[0] == str(fast)
     cycle.finish(slow)
@@ -191,7 +191,7 @@ def test_a_group_is_saved_and_restored(cycle: Cycle) -> None:
     assert restored is not None
     assert [result.id for result in restored.results] == ids
     assert all(isinstance(result, InstructionResult) for result in restored.results)
-    assert [e["data"]["user"]["username"] for e in restored.get(timeout=5)] == ["ada", "bob"]
+    assert [e["data"]["user"]["username"] for e in restored.get(timeout=60)] == ["ada", "bob"]
     restored.delete()
     assert GroupResult.restore(group.id, app=app) is None
 
@@ -206,7 +206,7 @@ def test_a_final_result_can_be_forgotten(cycle: Cycle) -> None:
 
     assert cycle.count("instructions") == 0
     with pytest.raises(NotFound):
-        app.AsyncResult(result.id).get(timeout=5)
+        app.AsyncResult(result.id).get(timeout=60)
 
 
 def test_an_instruction_that_is_still_work_cannot_be_forgotten(cycle: Cycle) -> None:

@@ -64,7 +64,7 @@ def test_it_stops_whatever_its_scripts_are_at() -> None:
     provider.stop()
 
     for client in clients:
-        client.join(10)
+        client.join(60)
         assert not client.is_alive()
 
 

@@ -83,7 +83,7 @@ def test_a_stream_yields_the_answer_while_it_is_generated(
     assert last.data["message_id"] == 2
     assert list(stream) == []
     assert stream.text == "Hello"
-    assert stream.result().get(timeout=10)["status"] == "success"
+    assert stream.result().get(timeout=60)["status"] == "success"
 
 
 def test_pushes_alone_keep_a_follower_going(

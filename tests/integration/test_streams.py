@@ -103,7 +103,7 @@ def test_a_stream_tells_of_its_message_and_its_usage(
     stream = client.stream(**scene.turn, user_input="Hello there")
     scene.cycle.finish(UUID(stream.instruction_id))
     events = {event.type: event.data for event in stream}
-    answer = stream.result().get(timeout=10)["data"]["llm_response"]
+    answer = stream.result().get(timeout=60)["data"]["llm_response"]
 
     assert events["response.created"]["message_id"] == answer["message_id"]
     assert events["response.created"]["llm_name"] == "echo"

@@ -110,7 +110,7 @@ def test_messages_that_make_no_sense_are_dead_lettered_and_the_worker_lives_on(
     for name, message in NONSENSE.items():
         properties = {key: value for key, value in message.items() if key != "body"}
         cycle.broker.publish(message["body"], "control", EXCHANGE, **properties)
-        if not holds(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == 1, 3):
+        if not holds(lambda: cycle.broker.ready(DEAD_LETTER_QUEUE) == 1, 30):
             not_dead_lettered.append(name)
             process.stop(1)
             cycle.broker.take_all("control")

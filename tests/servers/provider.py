@@ -37,7 +37,7 @@ from tests.servers.shapes import (
 CHAT = OPENAI
 MODELS = "/v1/models"
 TAGS = "/api/tags"
-PATIENCE = 20.0  # seconds that a waiting test is given
+PATIENCE = 60.0  # seconds that a waiting test is given
 _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: closing sends RST instead of FIN
 
 
@@ -198,7 +198,7 @@ class ScriptedProvider:
         return self._server.accepted if self._server else 0
 
     def wait_for_calls(self, count: int) -> None:
-        """Return once that many chat requests have come; TimeoutError after 20 s."""
+        """Return once that many chat requests have come; TimeoutError after a minute."""
         with self._changed:
             arrived = self._changed.wait_for(
                 lambda: sum(request.path in CHATS for request in self._requests) >= count, PATIENCE

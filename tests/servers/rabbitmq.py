@@ -202,8 +202,16 @@ class PrivateRabbitMQ:
         return self._url(name)
 
     def delete_vhost(self, name: str) -> None:
-        """Delete the virtual host ``name`` with its queues; its connections are closed."""
-        self._evaluate(f"rabbit_vhost:delete({_binary(name)}, {_binary(USER)})")
+        """Delete the virtual host ``name`` with its queues; its connections are closed.
+
+        The queues go first, one by one: left to the virtual host's own end, each quorum queue
+        takes a second or more.
+        """
+        name_, user = _binary(name), _binary(USER)
+        self._evaluate(
+            f"[rabbit_amqqueue:delete(Queue, false, false, {user})"
+            f" || Queue <- rabbit_amqqueue:list({name_})], rabbit_vhost:delete({name_}, {user})"
+        )
 
     def set_policy(
         self,

@@ -12,7 +12,7 @@ from typing import Any, Self
 from kombu import Connection
 
 DRAIN = 0.1  # seconds
-START = 10.0
+START = 60.0
 
 
 class Thief:

@@ -46,7 +46,7 @@ def test_a_call_that_is_given_less_time_ends_sooner() -> None:
     with under_way(Call(), 60.0) as call:
         call.allow(30.0, "first_token_timeout")
         call.allow(0.05, "read_timeout")
-        eventually(lambda: call.aborted, 5.0)
+        eventually(lambda: call.aborted)
 
     assert call.reason == "read_timeout"
 
@@ -54,7 +54,7 @@ def test_a_call_that_is_given_less_time_ends_sooner() -> None:
 def test_nothing_gives_it_more_time_than_it_has_in_all() -> None:
     with under_way(Call(), 0.05) as call:
         call.allow(60.0, "read_timeout")
-        eventually(lambda: call.aborted, 5.0)
+        eventually(lambda: call.aborted)
 
     assert call.reason == "total_timeout"
 
@@ -116,7 +116,7 @@ def test_a_provider_that_is_held_up_by_a_full_buffer_sees_that_the_call_was_brok
                 pass
             ours.close()
 
-            theirs.settimeout(5)
+            theirs.settimeout(60)
             with pytest.raises((BrokenPipeError, ConnectionResetError)):
                 theirs.sendall(bytes(2**22))
 
