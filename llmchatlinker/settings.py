@@ -1,7 +1,8 @@
 """Every setting, read from the environment once and frozen.
 
 Each setting is a field here, an environment variable ``LLMCHATLINKER_<FIELD IN UPPER CASE>``, and a
-row of the table in README.md (a test compares the three). Durations are seconds, sizes are bytes.
+row of docs/reference/settings.md (``make reference``; a test compares). Durations are seconds, sizes
+are bytes.
 """
 
 from __future__ import annotations

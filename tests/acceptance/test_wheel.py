@@ -45,6 +45,7 @@ class Installed:
 
     sdist: Path
     wheel: Path
+    modules: set[str]
     bin: Path
     folder: Path
 
@@ -80,6 +81,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_OURS, "tests", "docs"))
     # Without --sdist and --wheel the wheel is built from the sdist.
     output([sys.executable, "-m", "build", "--outdir", str(dist), str(source)], folder, outside())
+    modules = {str(path.relative_to(source)) for path in source.glob("llmchatlinker/**/*.py")}
     shutil.rmtree(source)
     (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
     venv.create(environment_folder, with_pip=True)
@@ -89,7 +91,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     )
     empty = folder / "empty"
     empty.mkdir()
-    yield Installed(sdist, wheel, environment_folder / "bin", empty)
+    yield Installed(sdist, wheel, modules, environment_folder / "bin", empty)
     shutil.rmtree(environment_folder)
 
 
@@ -104,8 +106,7 @@ def test_the_wheel_has_the_package_its_tasks_and_its_configuration_only(
     assert top == {"llmchatlinker", "workers", "celeryconfig.py", metadata}
     assert {"llmchatlinker/py.typed", "llmchatlinker/db/migrations/script.py.mako"} <= names
     assert not [name for name in names if "test" in name]
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "llmchatlinker").rglob("*.py")}
-    assert modules <= names
+    assert installed.modules <= names
 
 
 def test_the_sdist_has_no_more_than_the_wheel_needs_and_its_papers(installed: Installed) -> None:
