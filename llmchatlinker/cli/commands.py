@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from llmchatlinker.cli.failures import failing_in_one_line
 
 OUTPUT = "llmchatlinker.output"
 DEBUG = "llmchatlinker.debug"
+QUIET = logging.NullHandler()
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -94,6 +96,8 @@ class Main(Group):
         return cast(click.Command, getattr(importlib.import_module(module), attribute))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run what was asked for."""
+        """Run what was asked for. The library's warnings are for logs: here an error says it once."""
+        if not ctx.meta.get(DEBUG):
+            logging.getLogger("llmchatlinker").addHandler(QUIET)
         with failing_in_one_line(lambda: bool(ctx.meta.get(DEBUG))):
             return super().invoke(ctx)

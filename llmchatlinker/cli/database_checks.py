@@ -118,7 +118,7 @@ def keys() -> Iterator[Check]:
             "anew with LLM_PROVIDER_UPDATE.",
         )
     else:
-        yield ok("secret keys", f"set; they open all secrets of {len(sealed)} providers and LLMs")
+        yield ok("secret keys", f"set; they open what is stored ({len(sealed)})")
 
 
 def _opens(token: bytes | None, headers: dict[str, str]) -> bool:
