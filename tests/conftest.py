@@ -10,6 +10,7 @@ from __future__ import annotations
 from hypothesis import settings as hypothesis_settings
 
 pytest_plugins = [
+    "tests.fixtures.distribution",
     "tests.fixtures.configuration",
     "tests.fixtures.servers",
     "tests.fixtures.databases",

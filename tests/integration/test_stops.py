@@ -16,7 +16,7 @@ from tests.servers import scripts
 from tests.servers.provider import Exchange
 from tests.servers.shapes import openai_chunk
 
-LONG = 60.0  # seconds; no test waits for it
+LONG = 300.0  # seconds; no test waits for it
 
 
 @pytest.fixture
