@@ -44,12 +44,12 @@ def installed() -> Path:
     return folder
 
 
-def copied_to(folder: Path) -> Path:
+def copied_to(folder: Path, durable: bool = True) -> Path:
     """A copy of the wheel's files below ``folder`` that every user can read and run.
 
     For root, whose virtual environment may be where the system user can't enter. Made once per
-    version; copies of other versions are removed. The caller holds the lock on ``folder``. Raises
-    ``StartFailed``, ``OSError``.
+    version; copies of other versions are removed. ``durable``: it outlives a power cut. The caller
+    holds the lock on ``folder``. Raises ``StartFailed``, ``OSError``.
     """
     source = installed().parent
     home = folder / f"postgresql-{version()}"
@@ -61,8 +61,9 @@ def copied_to(folder: Path) -> Path:
         except OSError:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        # Else a power cut could leave a complete-looking folder of empty files.
-        os.sync()
+        if durable:
+            # Else a power cut could leave a complete-looking folder of empty files.
+            os.sync()
         unfinished.rename(home)
     for other in folder.glob("postgresql-*"):
         if other != home:

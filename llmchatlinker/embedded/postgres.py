@@ -198,11 +198,11 @@ class EmbeddedPostgres:
         make_dir(self.directory, PASSABLE if root else PRIVATE)
         cluster = self._cluster
         cluster.lock()
-        installed = binaries.copied_to(self.directory) if root else binaries.installed()
+        durable = self.settings.get("fsync") != "off"
+        installed = binaries.copied_to(self.directory, durable) if root else binaries.installed()
         if cluster.exists():
             cluster.check_version(binaries.version().split(".")[0])
         else:
-            durable = self.settings.get("fsync") != "off"
             cluster.initialise(installed / "bin" / "initdb", user, durable)
         self._password = cluster.password()
         self._outwait_leftover()
