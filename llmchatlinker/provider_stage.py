@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
@@ -25,7 +27,15 @@ from llmchatlinker.telemetry.calls import observe_call
 from llmchatlinker.telemetry.notes import note_handled
 from llmchatlinker.turns import Aftermath
 from llmchatlinker.units.control import parse
-from llmchatlinker.units.handling import Again, Ended, HandedBack, Held, Parked, ProviderHandler
+from llmchatlinker.units.handling import (
+    Again,
+    Declined,
+    Ended,
+    HandedBack,
+    Held,
+    Parked,
+    ProviderHandler,
+)
 
 
 def execute_with_provider(
@@ -50,13 +60,25 @@ def execute_with_provider(
         threading.Event().wait(settled.seconds)
 
 
+def _run(work: Callable[[Session, bool], tuple[Any, Aftermath]]) -> tuple[Any, Aftermath]:
+    """``work`` in a transaction: the straight way, or else in one where it does not try that."""
+    try:
+        return database().run(lambda session: work(session, True))
+    except (Declined, psycopg2.IntegrityError):
+        return database().run(lambda session: work(session, False))
+
+
 def _claim(
     instruction_id: uuid.UUID, spec: InstructionType, handler: ProviderHandler, delivery: str
 ) -> tuple[bool, Any]:
     """The work, or None and whether the chain goes on."""
 
-    def claim(session: Session) -> tuple[Any, Aftermath]:
+    def claim(session: Session, straight: bool) -> tuple[Any, Aftermath]:
         aftermath = Aftermath()
+        if straight:
+            work = handler.claim_straight(session, instruction_id, delivery, aftermath)
+            if work is not None:
+                return work, aftermath
         instruction = due(session, instruction_id, "decoded", spec)
         data = parse(spec.data, instruction.data, decoded=True)
         claimed = handler.claim(session, instruction, data, delivery, aftermath)
@@ -64,7 +86,7 @@ def _claim(
         return claimed, aftermath
 
     try:
-        claimed, aftermath = database().run(claim)
+        claimed, aftermath = _run(claim)
     except Closed as closed:
         return closed.goes_on, None
     except Exception as error:
@@ -87,8 +109,10 @@ def _settle(
 ) -> Again | bool:
     """Commit how the call ended; whether the chain goes on, or when it is to be claimed again."""
 
-    def settle(session: Session) -> tuple[Any, Aftermath]:
+    def settle(session: Session, straight: bool) -> tuple[Any, Aftermath]:
         aftermath = Aftermath()
+        if straight and handler.settle_straight(session, work, answer, spec.done, aftermath):
+            return True, aftermath
         instruction = locked(session, instruction_id)
         settled = handler.settle(session, instruction, work, answer, aftermath)
         if instruction is None or instruction.outcome is not None:
@@ -97,7 +121,7 @@ def _settle(
         return settled, aftermath
 
     try:
-        settled, aftermath = database().run(settle)
+        settled, aftermath = _run(settle)
     except Exception as error:
         if not again:
             raise

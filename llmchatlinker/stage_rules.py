@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable
 
+import psycopg2
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -149,7 +150,7 @@ def as_error(error: Exception, instruction_id: uuid.UUID, stage: Stage) -> LLMCh
     """A failure as the client sees it. A defect of ours goes into the log with its traceback."""
     if isinstance(error, LLMChatLinkerError):
         return error
-    if isinstance(error, IntegrityError):
+    if isinstance(error, IntegrityError | psycopg2.IntegrityError):
         known = _broken_constraint(error)
         if known is not None:
             return known
@@ -159,12 +160,15 @@ def as_error(error: Exception, instruction_id: uuid.UUID, stage: Stage) -> LLMCh
     return InternalError(details={"exception": type(error).__name__})
 
 
-def _broken_constraint(error: IntegrityError) -> LLMChatLinkerError | None:
-    diagnosis = getattr(error.orig, "diag", None)
+def _broken_constraint(
+    error: IntegrityError | psycopg2.IntegrityError,
+) -> LLMChatLinkerError | None:
+    original = error.orig if isinstance(error, IntegrityError) else error
+    diagnosis = getattr(original, "diag", None)
     name = getattr(diagnosis, "constraint_name", None) or ""
     if name in CONFLICTS:
         field, sentence = CONFLICTS[name]
         return Conflict(sentence, {"field": field})
-    if getattr(error.orig, "pgcode", None) == _FOREIGN_KEY:
+    if getattr(original, "pgcode", None) == _FOREIGN_KEY:
         return NotFound("Something that the instruction refers to was deleted meanwhile.")
     return None

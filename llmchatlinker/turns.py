@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
 from llmchatlinker.db.models import Instruction
 
 
@@ -36,10 +38,11 @@ class Aftermath:
     alarms: list[float] = field(default_factory=list)
 
 
-#: One round trip, two statements: the second one sees what was committed while the first one waited.
 #: The chat's lock orders this against a turn that is just finding out that it must wait.
-_RELEASE = """
-    SELECT id FROM chats WHERE id = %(chat_id)s FOR NO KEY UPDATE;
+LOCK_CHAT = "SELECT FROM chats WHERE id = %(chat_id)s FOR NO KEY UPDATE"
+
+#: Behind that, so that it sees what was committed while the lock was waited for.
+RELEASE = """
     UPDATE instructions SET state = 'decoded', wait_reason = NULL, published_at = now()
      WHERE id = (SELECT id FROM instructions
                   WHERE chat_id = %(chat_id)s AND turn IN ('queued', 'active')
@@ -54,7 +57,11 @@ def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, 
     if chat_id is None:
         return ()
     session.flush()
-    rows = session.connection().exec_driver_sql(_RELEASE, {"chat_id": chat_id})
+    return released(driver.rows(session, {"chat_id": chat_id}, LOCK_CHAT, RELEASE))
+
+
+def released(rows: Iterable[Any]) -> tuple[Released, ...]:
+    """Rows of ids and types."""
     return tuple(Released(uuid.UUID(row[0]), row[1]) for row in rows)
 
 

@@ -41,20 +41,23 @@ class Prepared:
         self, cursor: Any, values: Mapping[str, Any], notes: MutableMapping[str, Any]
     ) -> None:
         """Run it outside a transaction, preparing it on this connection where that is still due."""
+        try:
+            cursor.execute(self.ready(cursor, notes), values)
+        except errors.InvalidSqlStatementName:  # somebody said DEALLOCATE or DISCARD here
+            notes[NOTES].discard(self.name)
+            cursor.execute(self.sql, values)
+
+    def ready(self, cursor: Any, notes: MutableMapping[str, Any]) -> str:
+        """What runs it on this connection, where it is prepared now unless nothing is to be."""
         if NOTES not in notes:
             notes[NOTES] = set() if _reaches_the_server(cursor) else None
         known: set[str] | None = notes[NOTES]
         if known is None:
-            cursor.execute(self.sql, values)
-            return
+            return self.sql
         if self.name not in known:
             self._prepare(cursor)
             known.add(self.name)
-        try:
-            cursor.execute(self.run, values)
-        except errors.InvalidSqlStatementName:  # somebody said DEALLOCATE or DISCARD here
-            known.discard(self.name)
-            cursor.execute(self.sql, values)
+        return self.run
 
     def _prepare(self, cursor: Any) -> None:
         # A name stands for one text only, whoever has prepared it.

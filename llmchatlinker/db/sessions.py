@@ -31,8 +31,9 @@ Result = TypeVar("Result")
 
 #: Serialisation failure and deadlock: PostgreSQL asks for the transaction to be run again
 #: (https://www.postgresql.org/docs/current/mvcc-serialization-failure-handling.html). 0A000: a
-#: migration changed what a prepared statement returns; the next connection prepares it anew.
-RUN_AGAIN = ("40001", "40P01", "0A000")
+#: migration changed what a prepared statement returns; the next connection prepares it anew. 26000:
+#: it is prepared no longer.
+RUN_AGAIN = ("40001", "40P01", "0A000", "26000")
 RUN_AGAIN_AT_MOST = 10
 #: The system's words for ENOSPC and EROFS, which PostgreSQL's errors end with.
 FULL_DISK = os.strerror(errno.ENOSPC)

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
 from llmchatlinker.db.models import Event as EventRow
 from llmchatlinker.db.models import Instruction, Message
 from llmchatlinker.streaming.events import DELTA, Event, Partial, as_json
@@ -33,24 +34,24 @@ _APPEND = text(
 
 #: Rows whose numbers are given. Those that are stored already stay; a tail whose stream was deleted
 #: meanwhile, with its chat, is not stored again.
-_APPEND_ROWS = text(
-    """
+APPEND_ROWS = """
     WITH had AS (
-        SELECT coalesce(max(last), 0) AS last FROM events WHERE instruction_id = CAST(:id AS uuid)
+        SELECT coalesce(max(last), 0) AS last FROM events
+         WHERE instruction_id = CAST(%(id)s AS uuid)
     ), shown AS (
         -- Where nothing was stored before the end, the end is the time.
         UPDATE attempts SET first_delta_at = least(finished_at, clock_timestamp())
-         WHERE id = :attempt AND first_delta_at IS NULL AND :has_delta
+         WHERE id = CAST(%(attempt)s AS bigint) AND first_delta_at IS NULL AND %(has_delta)s
     )
     INSERT INTO events (instruction_id, first, last, attempt_id, events)
-    SELECT CAST(:id AS uuid), n.first, n.last, :attempt, CAST(n.events AS jsonb)
-      FROM unnest(CAST(:firsts AS int[]), CAST(:lasts AS int[]), CAST(:texts AS text[]))
+    SELECT CAST(%(id)s AS uuid), n.first, n.last, CAST(%(attempt)s AS bigint),
+           CAST(n.events AS jsonb)
+      FROM unnest(CAST(%(firsts)s AS int[]), CAST(%(lasts)s AS int[]), CAST(%(texts)s AS text[]))
                AS n (first, last, events),
            had
-     WHERE n.first > had.last AND (had.last >= :first - 1 OR n.first >= :rest)
+     WHERE n.first > had.last AND (had.last >= %(first)s - 1 OR n.first >= %(rest)s)
     ON CONFLICT DO NOTHING
-    """
-)
+"""
 
 
 def append(
@@ -74,24 +75,28 @@ def append_tail(
 
     Harmless when its transaction is run twice, or when the tail turns out to be stored already.
     """
+    values = tail_values(attempt_id, tail, more) | {"id": str(instruction_id)}
+    if values["firsts"]:
+        driver.rows(session, values, APPEND_ROWS)
+    return tail.first, [*tail.events, *more]
+
+
+def tail_values(attempt_id: int | None, tail: Tail, more: list[Event]) -> dict[str, Any]:
+    """What storing the tail and ``more`` takes."""
     rest = tail.first + len(tail.events)
     rows: list[tuple[int, int, str]] = []
     for first, run in (*_runs(tail), (rest, more)):
         if run:
             rows.append((first, first + len(run) - 1, as_json(run)))
-    if rows:
-        values: dict[str, Any] = {
-            "id": str(instruction_id),
-            "attempt": attempt_id,
-            "has_delta": any(event["type"] == DELTA for event in tail.events),
-            "first": tail.first,
-            "rest": rest,
-            "firsts": [row[0] for row in rows],
-            "lasts": [row[1] for row in rows],
-            "texts": [row[2] for row in rows],
-        }
-        session.execute(_APPEND_ROWS, values)
-    return tail.first, [*tail.events, *more]
+    return {
+        "attempt": attempt_id,
+        "has_delta": any(event["type"] == DELTA for event in tail.events),
+        "first": tail.first,
+        "rest": rest,
+        "firsts": [row[0] for row in rows],
+        "lasts": [row[1] for row in rows],
+        "texts": [row[2] for row in rows],
+    }
 
 
 def _runs(tail: Tail) -> Iterable[tuple[int, list[Event]]]:

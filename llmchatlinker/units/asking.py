@@ -1,4 +1,4 @@
-"""What a turn asks: whose question, below which message, of which LLMs, with which parameters."""
+"""What a turn asks: whose question, below which message, of which LLMs, in which words."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from llmchatlinker.db.models import Chat, Message
 from llmchatlinker.errors import InvalidData, NotFound
 from llmchatlinker.instruction_data.content import parts_of, text_of
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate, LLMResponseRegenerate
-from llmchatlinker.units.context import HISTORY_LENGTH
+from llmchatlinker.providers.base import ChatRequest
+from llmchatlinker.units import ledger
+from llmchatlinker.units.context import HISTORY_LENGTH, conversation, ratio
 from llmchatlinker.units.lookups import get_message, not_a_member, visible
+from llmchatlinker.units.routing import Route
 from llmchatlinker.units.tree import Told, told_up_to
 
 
@@ -110,6 +113,23 @@ def history(session: Session, parent_id: int | None) -> list[Told]:
         elif told and told[-1].id == message.parent_id:
             told.pop()
     return told
+
+
+def request_of(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
+    """What the provider is sent: the question, and as much of what was said before as fits."""
+    parameters = route.parameters | asked.parameters
+    window = route.llm.settings.get("context_window")
+    max_tokens = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
+    messages = conversation(
+        chat.system_prompt,
+        history(session, asked.parent_id),
+        asked.content,
+        window,
+        max_tokens if isinstance(max_tokens, int) else None,
+        tools=parameters.get("tools"),
+        ratio=1.0 if window is None else ratio(ledger.counted(session, route.provider, route.llm)),
+    )
+    return ChatRequest(route.llm.llm_name, messages, parameters)
 
 
 def _llm_of(session: Session, message: Message) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -24,15 +25,8 @@ from llmchatlinker.units.lookups import get_provider
 Result = dict[str, Any]
 
 
-def endpoint_of(
-    session: Session,
-    instruction: Instruction,
-    provider: Provider,
-    llm: LLM | None = None,
-    *,
-    seconds: float | None = None,
-) -> Endpoint:
-    """Where and how to speak to the provider, within what is left of the instruction's time.
+def endpoint_of(provider: Provider, llm: LLM | None = None, *, seconds: float) -> Endpoint:
+    """Where and how to speak to the provider; ``seconds``: what is left of the instruction's time.
 
     The LLM's settings go before the provider's, those before the process's.
     """
@@ -46,10 +40,7 @@ def endpoint_of(
         connect_timeout=timeouts.get("connect", process.provider_connect_timeout),
         first_token_timeout=timeouts.get("first_token", process.provider_first_token_timeout),
         read_timeout=timeouts.get("read", process.provider_read_timeout),
-        total_timeout=min(
-            timeouts.get("total", process.provider_total_timeout),
-            _seconds_left(session, instruction) if seconds is None else max(0.1, seconds),
-        ),
+        total_timeout=min(timeouts.get("total", process.provider_total_timeout), max(0.1, seconds)),
         answer_bytes=process.provider_answer_bytes,
         headers=opened(merged(provider.settings.get("headers"), settings.get("headers"))),
         stream=settings.get("stream", True),
@@ -63,7 +54,7 @@ def _seconds_left(session: Session, instruction: Instruction) -> float:
             Instruction.id == instruction.id
         )
     )
-    return max(0.1, float(left or 0))
+    return float(left or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +68,17 @@ class Inquiry:
 class Discover:
     """LLM_PROVIDER_DISCOVER. Asking twice does no harm, so there is no ledger."""
 
+    def claim_straight(
+        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+    ) -> None:
+        """It is too rare for that."""
+
+    def settle_straight(
+        self, session: Session, work: Inquiry, answer: Any, done: str, aftermath: Aftermath
+    ) -> bool:
+        """It is too rare for that."""
+        return False
+
     def claim(
         self,
         session: Session,
@@ -87,7 +89,9 @@ class Discover:
     ) -> Inquiry:
         """Read where the provider is."""
         provider = get_provider(session, data.provider_id)
-        return Inquiry(provider.kind, endpoint_of(session, instruction, provider))
+        return Inquiry(
+            provider.kind, endpoint_of(provider, seconds=_seconds_left(session, instruction))
+        )
 
     def perform(self, work: Inquiry) -> list[str]:
         """Ask."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -20,23 +21,22 @@ from llmchatlinker.errors import (
     LLMChatLinkerError,
     NotFound,
 )
-from llmchatlinker.providers.base import ChatAnswer, ChatRequest
+from llmchatlinker.providers.base import ChatAnswer
 from llmchatlinker.providers.calls import HANDED_BACK
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming import store
 from llmchatlinker.streaming.events import Partial
 from llmchatlinker.turns import Aftermath
-from llmchatlinker.units import asking, ledger, limits, openings, routing
-from llmchatlinker.units.asking import Asked
+from llmchatlinker.units import asking, ledger, limits, openings, routing, straight
+from llmchatlinker.units.asking import Asked, request_of
 from llmchatlinker.units.calling import Performed, Turn, call_provider
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
-from llmchatlinker.units.context import conversation, estimated, ratio
+from llmchatlinker.units.context import estimated
 from llmchatlinker.units.discovery import endpoint_of
 from llmchatlinker.units.handling import Again, Ended, HandedBack, Held, Parked
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
 from llmchatlinker.units.openings import Standing
-from llmchatlinker.units.routing import Route
 from llmchatlinker.units.turn_policies import busy, policy_of
 
 
@@ -45,6 +45,22 @@ class _Generation:
 
     def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
         raise NotImplementedError
+
+    # --- the straight way ------------------------------------------------------------------------
+
+    def claim_straight(
+        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+    ) -> Turn | None:
+        """See ``straight.py``."""
+        return None
+
+    def settle_straight(
+        self, session: Session, work: Turn, answer: Any, done: str, aftermath: Aftermath
+    ) -> bool:
+        """See ``straight.py``."""
+        if not isinstance(answer, Performed):
+            return False
+        return straight.settle(session, work, answer, done, aftermath)
 
     # --- claim ----------------------------------------------------------------------------------
 
@@ -138,24 +154,23 @@ class _Generation:
             full = limits.admit(session, instruction, route, asked.user_id, aftermath)
             if full is not None:
                 return full
-        request = _request(session, chat, asked, route)
+        request = request_of(session, chat, asked, route)
         estimate = estimated(request.messages, request.parameters.get("tools"))
-        endpoint = endpoint_of(
-            session, instruction, route.provider, route.llm, seconds=stands.seconds_left
-        )
-        after = 0
+        endpoint = endpoint_of(route.provider, route.llm, seconds=stands.seconds_left)
         if mine is not None:
             attempt_id = mine.id
             after = store.last_number(session, instruction.id)
+        elif answer is None:
+            opened = openings.open_turn(
+                session, instruction.id, chat, asked, route, worker, estimate
+            )
+            assert opened is not None  # the limits were looked at
+            attempt_id, after = opened.attempt_id, len(opened.events)
+            aftermath.events.append((instruction.id, 1, opened.events))
         else:
-            if answer is None:
-                opened = openings.open_turn(
-                    session, instruction, chat, asked, route, worker, estimate
-                )
-            else:
-                opened = openings.open_again(
-                    session, instruction, answer, asked, route, worker, estimate
-                )
+            opened = openings.open_again(
+                session, instruction, answer, asked, route, worker, estimate
+            )
             attempt_id = opened.attempt_id
             if opened.events:
                 first = store.append(session, instruction.id, attempt_id, opened.events)
@@ -230,6 +245,12 @@ class _Generation:
 class Generate(_Generation):
     """LLM_RESPONSE_GENERATE."""
 
+    def claim_straight(
+        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+    ) -> Turn | None:
+        """See ``straight.py``."""
+        return straight.claim(session, instruction_id, worker, aftermath)
+
     def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
         return asking.by_generate(session, chat, data, question)
 
@@ -266,19 +287,3 @@ def _closing(instruction: Instruction | None, done: Performed) -> Closing:
         return Closing("failed", done.error.code, done.error)
     finish = done.said.finish_reason if isinstance(done.said, ChatAnswer) else None
     return Closing("complete", finish)
-
-
-def _request(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
-    parameters = route.parameters | asked.parameters
-    window = route.llm.settings.get("context_window")
-    max_tokens = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
-    messages = conversation(
-        chat.system_prompt,
-        asking.history(session, asked.parent_id),
-        asked.content,
-        window,
-        max_tokens if isinstance(max_tokens, int) else None,
-        tools=parameters.get("tools"),
-        ratio=1.0 if window is None else ratio(ledger.counted(session, route.provider, route.llm)),
-    )
-    return ChatRequest(route.llm.llm_name, messages, parameters)

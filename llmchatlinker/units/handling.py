@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -52,13 +53,31 @@ class Ended:
     message: str | None = None
 
 
+class Declined(Exception):
+    """The straight way turned out not to be open after something was written: begin anew, without it."""
+
+
 class ProviderHandler(Protocol):
     """A handler whose work is a call of a provider.
 
     ``claim`` and ``settle`` each run in a transaction of their own, with the instruction's row
     locked; ``perform`` runs in none. A claim that raises leaves nothing behind. Each may be run
     again when the connection broke, so it finds out for itself what an earlier run has committed.
+
+    ``claim_straight`` and ``settle_straight`` are the same for where nothing is out of the ordinary, in
+    few statements; the row is not locked before. Where they say no, nothing is written, and what they
+    have locked stays locked; or they raise Declined.
     """
+
+    def claim_straight(
+        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+    ) -> Any | None:
+        """What the work needs; None: claim it."""
+
+    def settle_straight(
+        self, session: Session, work: Any, answer: Any, done: str, aftermath: Aftermath
+    ) -> bool:
+        """Commit the answer and the outcome, which says ``done``; False: settle it."""
 
     def claim(
         self,

@@ -5,10 +5,16 @@ hold across all workers. What exceeds one is parked; the end of a call lets go o
 room for: whose user has the fewest calls under way first, then whose user was served longest ago, then
 the earliest. So one user with five hundred turns delays nobody else. Who has just come goes behind those
 who wait.
+
+Who parks or may park has a limit's lock alone. Calls that end share it: they hinder one another in
+nothing, and whoever parks meanwhile is either seen by them or sees their end. Calls far below the limit
+share it too, and each takes one of ``STRIPES`` further locks before it counts: whatever that count does
+not see has one of the others, so it is out by less than ``STRIPES``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +32,11 @@ from llmchatlinker.units.routing import Route
 BATCH = 500
 #: Reasons to wait that count calls of the last minute, and not those under way.
 RATES = ("rate", "llm_rate")
+#: Calls that may be opened at the same moment without a limit's lock.
+STRIPES = 4
 
 _UNDER_WAY = """
-    SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0));
+    SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0));
     SELECT (SELECT count(*) FROM attempts
              WHERE status = 'started' AND lease_until > clock_timestamp() AND {calls}),
            EXISTS (SELECT FROM instructions WHERE {waiting}),
@@ -36,7 +44,7 @@ _UNDER_WAY = """
 """
 
 _LAST_MINUTE = """
-    SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0));
+    SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0));
     SELECT (SELECT count(*) FROM attempts
              WHERE started_at > clock_timestamp() - interval '60 seconds' AND {calls}),
            EXISTS (SELECT FROM instructions WHERE {waiting}),
@@ -103,25 +111,28 @@ class Limit:
         return " AND ".join(conditions)
 
     @property
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
+        """What the statements about it take."""
         ids = {"provider_id": self.provider_id, "llm_id": self.llm_id, "user_id": self.user_id}
         key = f"llmchatlinker {self.reason} {self.provider_id} {self.llm_id} {self.user_id}"
         return ids | {"reason": self.reason, "most": self.most, "key": key}
 
-    def look(self, session: Session) -> tuple[int, bool, float]:
+    def look(self, session: Session, *, shared: bool = False) -> tuple[int, bool, float]:
         """Room for how many, whether somebody waits, and seconds until there is room by the clock.
 
-        Locks the limit for the rest of the transaction.
+        Locks the limit for the rest of the transaction; ``shared``: who looks parks nothing.
         """
         statement = _LAST_MINUTE if self.reason in RATES else _UNDER_WAY
-        statement = statement.format(calls=self._calls, waiting=self._waiting)
-        row = session.connection().exec_driver_sql(statement, self._values).one()
+        statement = statement.format(
+            calls=self._calls, waiting=self._waiting, shared="_shared" if shared else ""
+        )
+        row = session.connection().exec_driver_sql(statement, self.values).one()
         return self.most - int(row[0]), bool(row[1]), float(row[2] or 0.0)
 
     def let_go(self, session: Session, room: int) -> list[Released]:
         """Let as many of those who wait go on."""
         statement = _RELEASE.format(waiting=self._waiting)
-        values = self._values | {"room": min(room, BATCH)}
+        values = self.values | {"room": min(room, BATCH)}
         rows = session.connection().exec_driver_sql(statement, values)
         return [Released(UUID(row[0]), row[1]) for row in rows]
 
@@ -164,6 +175,53 @@ def admit(
     return None
 
 
+#: Of a call that is to be opened without having a limit alone, and of one that ends: shares them all.
+SHARE = """
+    SELECT pg_advisory_xact_lock_shared(hashtextextended(key, 0))
+      FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb)) AS limits (key text)
+"""
+
+#: Behind ``SHARE``: the call's stripe of each.
+STRIPE = f"""
+    SELECT pg_advisory_xact_lock(
+               hashtextextended(key || ' ' || CAST(%(seq)s AS bigint) %% {STRIPES}, 0))
+      FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb)) AS limits (key text)
+"""
+
+#: Behind ``STRIPE``, and in a statement of its own, which sees what was committed until then: a limit
+#: that has no room for sure, or for which somebody waits.
+FULL = f"""
+    SELECT FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb))
+             AS limits (reason text, most int, provider_id int, llm_id int, user_id int)
+     WHERE most < {STRIPES} + (
+               SELECT count(*) FROM attempts a
+                WHERE a.status = 'started' AND a.lease_until > clock_timestamp()
+                  AND (limits.provider_id IS NULL OR a.provider_id = limits.provider_id)
+                  AND (limits.llm_id IS NULL OR a.llm_id = limits.llm_id)
+                  AND (limits.user_id IS NULL OR a.user_id = limits.user_id))
+        OR EXISTS (
+               SELECT FROM instructions i
+                WHERE i.not_before IS NOT NULL AND i.state = 'waiting'
+                  AND i.wait_reason = limits.reason
+                  AND i.provider_id IS NOT DISTINCT FROM limits.provider_id
+                  AND (limits.llm_id IS NULL OR i.llm_id = limits.llm_id)
+                  AND (limits.user_id IS NULL OR i.user_ids[1] = limits.user_id))
+"""
+
+
+def to_share(route: Route, user_id: int | None, *, ended: bool = False) -> str | None:
+    """The limits as ``SHARE``, ``STRIPE`` and ``FULL`` take them; None where one must be had alone.
+
+    ``ended``: those on which the end of a call has a bearing.
+    """
+    found = list(_limits(route.provider, route.llm, user_id))
+    if ended:
+        found = [limit for limit in found if limit.reason not in RATES]
+    elif any(limit.reason in RATES or limit.most < 2 * STRIPES for limit in found):
+        return None
+    return json.dumps([limit.values for limit in found])
+
+
 def release(session: Session, route: Route, user_id: int | None, aftermath: Aftermath) -> None:
     """A call has ended: let those go on that have waited for its place."""
     for limit in _limits(route.provider, route.llm, user_id):
@@ -172,7 +230,7 @@ def release(session: Session, route: Route, user_id: int | None, aftermath: Afte
 
 
 def _let_go(session: Session, limit: Limit, aftermath: Aftermath) -> None:
-    room, somebody_waits, seconds = limit.look(session)
+    room, somebody_waits, seconds = limit.look(session, shared=True)
     if not somebody_waits:
         return
     if room > 0:

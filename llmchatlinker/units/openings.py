@@ -5,31 +5,40 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
 from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import NotFound
 from llmchatlinker.leases import lease_end
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming.events import CREATED, FALLBACK
 from llmchatlinker.units.asking import Asked
+from llmchatlinker.units.limits import FULL, SHARE, STRIPE
 from llmchatlinker.units.routing import Route
 
 #: One statement: the question, unless there is one, the answer to come, the chat that ends with it
-#: now, the turn's place, and the line in the ledger. The answer is made *from* the question, so that
-#: its id is the larger one.
+#: now, the turn's place, the line in the ledger, and the stream's first events. The answer is made
+#: *from* the question, so that its id is the larger one. Nothing of it, and no row, where one of
+#: ``limits`` may be full.
 _OPEN = """
-    WITH question AS (
+    WITH room AS (
+        SELECT WHERE NOT EXISTS (/* full */)
+    ), question AS (
         INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, parts)
         SELECT %(chat_id)s, %(parent_id)s, %(user_id)s, CAST(%(id)s AS uuid), 'user', %(content)s,
                CAST(%(parts)s AS jsonb)
+          FROM room
          WHERE CAST(%(question_id)s AS bigint) IS NULL
         RETURNING id
     ), asked AS (
         SELECT id FROM question
-        UNION ALL SELECT CAST(%(question_id)s AS bigint) WHERE %(question_id)s IS NOT NULL
+        UNION ALL
+        SELECT CAST(%(question_id)s AS bigint) FROM room
+         WHERE CAST(%(question_id)s AS bigint) IS NOT NULL
     ), answer AS (
         INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, status,
                               llm_id, llm_name)
@@ -40,9 +49,10 @@ _OPEN = """
     ), line AS (
         INSERT INTO attempts (instruction_id, number, user_id, llm_id, provider_id, provider_name,
                               llm_name, worker, estimated_tokens, lease_until)
-        VALUES (CAST(%(id)s AS uuid), 1, %(user_id)s, %(llm_id)s, %(provider_id)s,
-                %(provider_name)s, %(llm_name)s, %(worker)s, %(estimate)s,
-                clock_timestamp() + make_interval(secs => %(lease)s))
+        SELECT CAST(%(id)s AS uuid), 1, %(user_id)s, %(llm_id)s, %(provider_id)s,
+               %(provider_name)s, %(llm_name)s, %(worker)s, %(estimate)s,
+               clock_timestamp() + make_interval(secs => %(lease)s)
+          FROM answer
         RETURNING id
     ), chat AS (
         UPDATE chats SET active_message_id = answer.id, updated_at = now() FROM answer
@@ -50,15 +60,23 @@ _OPEN = """
     ), place AS (
         UPDATE instructions
            SET turn = 'active', previous_message_id = %(previous)s, not_before = NULL
-         WHERE id = CAST(%(id)s AS uuid)
+          FROM answer
+         WHERE instructions.id = CAST(%(id)s AS uuid)
+    ), told AS (
+        INSERT INTO events (instruction_id, first, last, attempt_id, events)
+        SELECT CAST(%(id)s AS uuid), 1, 1 + jsonb_array_length(CAST(%(more)s AS jsonb)), line.id,
+               jsonb_build_array(CAST(%(created)s AS jsonb) || jsonb_build_object(
+                   'message_id', answer.id, 'parent_message_id', answer.parent_id))
+               || CAST(%(more)s AS jsonb)
+          FROM answer, line
     )
     SELECT answer.id, answer.parent_id, line.id FROM answer, line
-"""
+""".replace("/* full */", FULL)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An attempt that may be made now, and the events that tell of it."""
+    """An attempt that may be made now, and the events that tell of it; a first one's are stored."""
 
     attempt_id: int
     events: list[dict[str, Any]]
@@ -118,16 +136,31 @@ def answer_of(session: Session, instruction: Instruction) -> Message:
 
 def open_turn(
     session: Session,
-    instruction: Instruction,
+    instruction_id: UUID,
     chat: Chat,
     asked: Asked,
     route: Route,
     worker: str,
     estimate: int,
-) -> Opened:
-    """The turn's first attempt."""
+    *,
+    shared: str | None = None,
+    seq: int = 0,
+) -> Opened | None:
+    """The turn's first attempt; its events are stored.
+
+    ``shared``: the limits that the turn does not have alone (``limits.to_share``), with the turn's
+    place in the order of submission; None is returned where one of them may be full.
+    """
+    created = {
+        "type": CREATED,
+        "chat_id": chat.id,
+        "llm_id": route.llm.id,
+        "llm_name": route.llm.llm_name,
+        "provider_name": route.provider.name,
+    }
+    more = [] if route.instead_of is None else [_fallback(route)]
     values = {
-        "id": str(instruction.id),
+        "id": str(instruction_id),
         "chat_id": chat.id,
         "parent_id": asked.parent_id,
         "user_id": asked.user_id,
@@ -142,21 +175,18 @@ def open_turn(
         "estimate": estimate,
         "lease": get_settings().lease,
         "previous": chat.active_message_id,
+        "created": json.dumps(created),
+        "more": json.dumps(more),
+        "limits": shared or "[]",
+        "seq": seq,
     }
-    row = session.connection().exec_driver_sql(_OPEN, values).one()
-    created = {
-        "type": CREATED,
-        "message_id": row[0],
-        "parent_message_id": row[1],
-        "chat_id": chat.id,
-        "llm_id": route.llm.id,
-        "llm_name": route.llm.llm_name,
-        "provider_name": route.provider.name,
-    }
-    events = [created]
-    if route.instead_of is not None:
-        events.append(_fallback(route))
-    return Opened(row[2], events)
+    locks = () if shared is None else (SHARE, STRIPE)
+    found = driver.rows(session, values, *locks, _OPEN)
+    if not found:
+        return None
+    message_id, parent_id, attempt_id = found[0]
+    ids = {"message_id": message_id, "parent_message_id": parent_id}
+    return Opened(attempt_id, [created | ids, *more])
 
 
 def open_again(
