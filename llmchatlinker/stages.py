@@ -24,7 +24,7 @@ from llmchatlinker.provider_stage import execute_with_provider
 from llmchatlinker.stage_rules import Closed, check_due, check_size, dropped, failed, run_stage
 from llmchatlinker.telemetry.notes import notes
 from llmchatlinker.turns import Aftermath, Released
-from llmchatlinker.units import turn_policies
+from llmchatlinker.units import straight, turn_policies
 from llmchatlinker.units.control import chat_of, looks_up, parse, resolve, users_of
 
 _READ = """
@@ -52,7 +52,10 @@ def decode(instruction_id: uuid.UUID) -> bool:
         notes.type = type_name
         check_due(instruction_id, state, "submitted", late)
         data = parse(instruction_type(type_name).data, raw)
-        if looks_up(data):
+        plain = straight.decoded(data)
+        if plain is not None:
+            values = _as_values(plain, None)
+        elif looks_up(data):
             values, aftermath = database().run(lambda s: _resolved(s, instruction_id, data))
             follow(aftermath)
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -35,8 +37,18 @@ REST_PATIENCE = 0.2
 
 _BOM = b"\xef\xbb\xbf"
 
-_sessions: dict[str, tuple[str, requests.Session]] = {}
-_sessions_lock = threading.Lock()
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept for a provider: its pooled session, and its addresses as they were checked once."""
+
+    url: str
+    session: requests.Session
+    addresses: dict[tuple[str, str], requests.PreparedRequest] = field(default_factory=dict)
+
+
+_kept: dict[str, _Kept] = {}
+_kept_lock = threading.Lock()
 
 
 def bearer(endpoint: Endpoint) -> dict[str, str]:
@@ -45,16 +57,54 @@ def bearer(endpoint: Endpoint) -> dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
-def _session(endpoint: Endpoint) -> requests.Session:
-    """The pooled session of a provider, shared by the process's threads."""
-    with _sessions_lock:
-        url, session = _sessions.pop(endpoint.name, ("", None))
-        if session is None or url != endpoint.url:
-            session = _new_session(endpoint.url)
-        _sessions[endpoint.name] = (endpoint.url, session)
-        if len(_sessions) > SESSIONS:  # the one that was not used for longest
-            _sessions.pop(next(iter(_sessions)))[1].close()  # only what is idle; calls go on
-        return session
+def _kept_for(endpoint: Endpoint) -> _Kept:
+    """What is kept for the provider, shared by the process's threads."""
+    with _kept_lock:
+        kept = _kept.pop(endpoint.name, None)
+        if kept is None or kept.url != endpoint.url:
+            kept = _Kept(endpoint.url, _new_session(endpoint.url))
+        _kept[endpoint.name] = kept
+        if len(_kept) > SESSIONS:  # the one that was not used for longest
+            _kept.pop(next(iter(_kept))).session.close()  # only what is idle; calls go on
+        return kept
+
+
+def _send(
+    kept: _Kept,
+    method: str,
+    url: str,
+    body: dict[str, Any] | None,
+    headers: Mapping[str, str],
+    timeout: tuple[float, float],
+) -> requests.Response:
+    """What ``requests.Session.request`` does, but an address is checked once, and there is nothing to
+    merge: it took as long for that as for the rest of a call.
+
+    A redirect is not followed: it would carry the prompt, and perhaps the key, elsewhere.
+    """
+    session: Any = kept.session
+    address = kept.addresses.get((method, url))
+    if address is None:
+        address = session.prepare_request(requests.Request(method, url))
+        kept.addresses[method, url] = address
+    request = requests.PreparedRequest()
+    request.method, request.url, request.hooks = address.method, address.url, address.hooks
+    request.prepare_headers({**session.headers, **headers})
+    if "Authorization" in address.headers:  # a name and a password in the address
+        request.headers["Authorization"] = address.headers["Authorization"]
+    if body is not None:
+        request.body = json.dumps(body, allow_nan=False).encode("utf-8")
+        request.headers.setdefault("Content-Type", "application/json")
+        request.headers["Content-Length"] = str(len(request.body))
+    response: requests.Response = session.get_adapter(url).send(
+        request,
+        stream=True,
+        timeout=timeout,
+        verify=session.verify,
+        cert=session.cert,
+        proxies=session.proxies,
+    )
+    return response
 
 
 def _new_session(url: str) -> requests.Session:
@@ -185,19 +235,9 @@ def answering(
             sent["Accept"] = "text/event-stream, application/x-ndjson, application/json"
             sent["Accept-Encoding"] = "identity"  # a compressor holds pieces back
         try:
-            # A redirect is not followed: it would carry the prompt, and perhaps the key, elsewhere.
-            response = _session(endpoint).request(
-                method,
-                url,
-                json=body,
-                headers=sent,
-                timeout=(
-                    endpoint.connect_timeout,
-                    endpoint.total_timeout if streamed else endpoint.read_timeout,
-                ),
-                allow_redirects=False,
-                stream=True,
-            )
+            patience = endpoint.total_timeout if streamed else endpoint.read_timeout
+            timeout = (endpoint.connect_timeout, patience)
+            response = _send(_kept_for(endpoint), method, url, body, sent, timeout)
         except TRANSPORT_ERRORS as error:
             raise broken(endpoint, call, error) from None
         with response:

@@ -33,7 +33,8 @@ _LOOK = """
                 ELSE i.cancel_requested END,
            CASE WHEN i.follow THEN i.reply_to END,
            ARRAY(SELECT queue FROM waiters w WHERE w.instruction_id = s.id AND w.following)
-      FROM unnest(CAST(%(streams)s AS uuid[]), CAST(%(attempts)s AS bigint[])) AS s (id, attempt)
+      FROM unnest(CAST(CAST(%(streams)s AS text[]) AS uuid[]), CAST(%(attempts)s AS bigint[]))
+             AS s (id, attempt)
       LEFT JOIN instructions i ON i.id = s.id
       LEFT JOIN attempts a ON a.id = s.attempt
 """
@@ -66,7 +67,8 @@ class Watcher:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if self._look_now or len(self._streams) == 1:  # else it wakes by itself
+                self._changed.notify()
 
     def leave(self, stream: Watched) -> None:
         """It is over."""
@@ -79,11 +81,14 @@ class Watcher:
             with self._changed:
                 while not self._streams:
                     self._changed.wait()
+                    looked_at = time.monotonic()  # its claim has just looked
                 while not self._look_now and (left := looked_at + INTERVAL - time.monotonic()) > 0:
                     self._changed.wait(left)
                 self._look_now = False
                 looked_at = time.monotonic()
                 streams = {attempt: found[0] for attempt, found in self._streams.items()}
+            if not streams:
+                continue
             try:
                 self._look(streams)
             except Unavailable:
@@ -94,7 +99,7 @@ class Watcher:
     def _look(self, streams: dict[int, UUID]) -> None:
         values = {"streams": [str(i) for i in streams.values()], "attempts": list(streams)}
         for attempt, reason, reply_to, waiting in database().statement(
-            _LOOK, values, patience=PATIENCE
+            _LOOK, values, patience=PATIENCE, prepare=True
         ):
             queues = [reply_to, *waiting] if reply_to else waiting
             pushes().set_queues(streams[attempt], tuple(dict.fromkeys(queues)))

@@ -44,7 +44,8 @@ PATIENCE = 2.0
 _FLUSH = """
     WITH live AS (
         SELECT i.id, a.id AS attempt_id
-          FROM unnest(CAST(%(streams)s AS uuid[]), CAST(%(attempts)s AS bigint[])) AS s (id, attempt)
+          FROM unnest(CAST(CAST(%(streams)s AS text[]) AS uuid[]), CAST(%(attempts)s AS bigint[]))
+                 AS s (id, attempt)
           JOIN instructions i ON i.id = s.id
           JOIN attempts a ON a.id = s.attempt
          WHERE a.status = 'started' AND i.outcome IS NULL AND i.final_at IS NULL
@@ -215,7 +216,7 @@ class Writer:
             "texts": [row[3] for row in rows],
             "fresh": [s.attempt_id for s in streams if not s._stored_deltas],
         }
-        found = database().statement(_FLUSH, values, patience=PATIENCE)
+        found = database().statement(_FLUSH, values, patience=PATIENCE, prepare=True)
         self._stored(streams, {row[0] for row in found})
 
     def _stored(self, streams: Sequence[Stream], attempts: set[int]) -> None:

@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.db import driver
 from llmchatlinker.db.models import LLM, Chat, Message, Provider
+from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import success
+from llmchatlinker.instruction_data.fields import Data
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate
 from llmchatlinker.providers.base import ChatAnswer
 from llmchatlinker.streaming import store
@@ -28,7 +30,29 @@ from llmchatlinker.units.control import parse
 from llmchatlinker.units.discovery import endpoint_of
 from llmchatlinker.units.handling import Declined
 from llmchatlinker.units.routing import Route
+from llmchatlinker.units.turn_policies import policy_of
 from llmchatlinker.units.views import message_view
+
+#: Whether the LLM is there, and of the provider that is named beside it; and the chat's policy.
+_GLANCE = """
+    SELECT EXISTS (SELECT FROM llms WHERE id = %(llm_id)s
+                      AND provider_id = coalesce(%(provider_id)s, provider_id)),
+           (SELECT turn_policy FROM chats WHERE id = %(chat_id)s)
+"""
+
+
+def decoded(data: Data) -> Data | None:
+    """What decoding makes of a turn that names ids only and waits for its chat; None: look closer."""
+    if not isinstance(data, LLMResponseGenerate) or data.llm_id is None or data.fallbacks:
+        return None
+    if data.provider_name is not None or data.llm_name is not None:
+        return None
+    ids = {"llm_id": data.llm_id, "provider_id": data.provider_id, "chat_id": data.chat_id}
+    is_there, policy = database().statement(_GLANCE, ids, prepare=True)[0]
+    if not is_there or policy_of(data, policy) != "enqueue":
+        return None
+    return data.model_copy(update={"provider_id": None})
+
 
 _LOCK = "SELECT FROM instructions WHERE id = %(id)s FOR UPDATE"
 
@@ -44,7 +68,7 @@ _READ = """
                  SELECT queue FROM waiters WHERE instruction_id = i.id AND following),
            c.id, c.system_prompt, c.active_message_id,
            l.id, l.llm_name, l.settings,
-           p.id, p.name, p.kind, p.api_endpoint, p.api_key, p.settings
+           p.id, p.name, p.kind, p.api_endpoint, p.settings, p.api_key
       FROM instructions i
       JOIN chats c ON c.id = i.chat_id
       JOIN chat_members m ON m.chat_id = c.id AND m.user_id = CAST(i.data->>'user_id' AS int)
@@ -67,11 +91,7 @@ def claim(session: Session, instruction_id: UUID, worker: str, aftermath: Afterm
     found = driver.rows(session, id, _LOCK, _LOCK_ITS_CHAT, _READ)
     if not found:
         return None
-    raw, seq, seconds, followers, *rest = found[0]
-    chat = Chat(**dict(zip(("id", "system_prompt", "active_message_id"), rest[:3], strict=True)))
-    llm = LLM(**dict(zip(("id", "llm_name", "settings"), rest[3:6], strict=True)))
-    names = ("id", "name", "kind", "api_endpoint", "api_key", "settings")
-    provider = Provider(**dict(zip(names, rest[6:], strict=True)))
+    raw, seq, seconds, followers, chat, llm, provider = _taken(found[0])
     data = parse(LLMResponseGenerate, raw, decoded=True)
     asked = asking.by_generate(session, chat, data, None)
     route = Route(llm, provider, 0, 0, 0, next(iter(asked.llm_ids[1:]), None))
@@ -79,7 +99,7 @@ def claim(session: Session, instruction_id: UUID, worker: str, aftermath: Afterm
     if shared is None:
         return None
     request = asking.request_of(session, chat, asked, route)
-    endpoint = endpoint_of(provider, llm, seconds=float(seconds))
+    endpoint = endpoint_of(provider, llm, seconds=seconds)
     estimate = estimated(request.messages, request.parameters.get("tools"))
     opened = openings.open_turn(
         session, instruction_id, chat, asked, route, worker, estimate, shared=shared, seq=seq
@@ -97,6 +117,17 @@ def claim(session: Session, instruction_id: UUID, worker: str, aftermath: Afterm
         after=len(opened.events),
         followers=tuple(followers),
     )
+
+
+def _taken(row: Any) -> tuple[Any, int, float, list[str], Chat, LLM, Provider]:
+    raw, seq, seconds, followers, *rest = row
+    chat = Chat(**dict(zip(("id", "system_prompt", "active_message_id"), rest[:3], strict=True)))
+    llm = LLM(**dict(zip(("id", "llm_name", "settings"), rest[3:6], strict=True)))
+    *of_provider, api_key = rest[6:]
+    names = ("id", "name", "kind", "api_endpoint", "settings")
+    provider = Provider(**dict(zip(names, of_provider, strict=True)))
+    provider.api_key = None if api_key is None else bytes(api_key)
+    return raw, seq, float(seconds), followers, chat, llm, provider
 
 
 #: The line in the ledger is closed, and the message has the answer; and whether anybody waits for
