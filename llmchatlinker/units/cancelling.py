@@ -24,7 +24,7 @@ from llmchatlinker.outcomes import commit_outcome
 from llmchatlinker.streaming import store
 from llmchatlinker.turns import Aftermath
 from llmchatlinker.units.closing import close_call, conclude, has_live_call, stopped
-from llmchatlinker.units.handling import Ended
+from llmchatlinker.units.handling import Ended, GeneralWay
 from llmchatlinker.units.views import message_view
 
 #: Seconds that LLM_RESPONSE_CANCEL waits for the worker that holds the call, and between two looks.
@@ -69,7 +69,7 @@ class Target:
     instruction_id: uuid.UUID
 
 
-class Cancel:
+class Cancel(GeneralWay):
     """LLM_RESPONSE_CANCEL. Its effect came with its submission; here is what has become of it."""
 
     def claim(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -18,7 +17,7 @@ from llmchatlinker.providers.calls import HANDED_BACK
 from llmchatlinker.providers.registry import wire
 from llmchatlinker.settings import get_settings
 from llmchatlinker.turns import Aftermath
-from llmchatlinker.units.handling import Ended, HandedBack
+from llmchatlinker.units.handling import Ended, GeneralWay, HandedBack
 from llmchatlinker.units.headers import merged, opened
 from llmchatlinker.units.lookups import get_provider
 
@@ -65,19 +64,8 @@ class Inquiry:
     endpoint: Endpoint
 
 
-class Discover:
+class Discover(GeneralWay):
     """LLM_PROVIDER_DISCOVER. Asking twice does no harm, so there is no ledger."""
-
-    def claim_straight(
-        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
-    ) -> None:
-        """It is too rare for that."""
-
-    def settle_straight(
-        self, session: Session, work: Inquiry, answer: Any, done: str, aftermath: Aftermath
-    ) -> bool:
-        """It is too rare for that."""
-        return False
 
     def claim(
         self,

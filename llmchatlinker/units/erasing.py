@@ -51,7 +51,7 @@ from llmchatlinker.units.erasing_sql import (
     USERNAMES,
     WINDOW,
 )
-from llmchatlinker.units.handling import Ended
+from llmchatlinker.units.handling import Ended, GeneralWay
 from llmchatlinker.units.lookups import no_user
 from llmchatlinker.units.redaction import Subject, redact, without_name
 
@@ -75,7 +75,7 @@ class Erasure:
     instruction_id: uuid.UUID
 
 
-class Erase:
+class Erase(GeneralWay):
     """USER_ERASE, of a user or of one who was deleted. A process that dies at it loses a batch."""
 
     def claim(

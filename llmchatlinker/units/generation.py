@@ -33,26 +33,20 @@ from llmchatlinker.units.calling import Performed, Turn, call_provider
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
 from llmchatlinker.units.context import estimated
 from llmchatlinker.units.discovery import endpoint_of
-from llmchatlinker.units.handling import Again, Ended, HandedBack, Held, Parked
+from llmchatlinker.units.handling import Again, Ended, GeneralWay, HandedBack, Held, Parked
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
 from llmchatlinker.units.openings import Standing
 from llmchatlinker.units.turn_policies import busy, policy_of
 
 
-class _Generation:
+class _Generation(GeneralWay):
     """What both types share; each says for itself what is asked."""
 
     def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
         raise NotImplementedError
 
     # --- the straight way ------------------------------------------------------------------------
-
-    def claim_straight(
-        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
-    ) -> Turn | None:
-        """See ``straight.py``."""
-        return None
 
     def settle_straight(
         self, session: Session, work: Turn, answer: Any, done: str, aftermath: Aftermath

@@ -105,3 +105,19 @@ class ProviderHandler(Protocol):
         ``instruction`` may have its outcome already, or be gone: then, and where another worker has
         taken over, what is returned changes nothing.
         """
+
+
+class GeneralWay:
+    """Of handlers whose work is too rare for a straight way."""
+
+    def claim_straight(
+        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+    ) -> Any | None:
+        """None: claim it."""
+        return None
+
+    def settle_straight(
+        self, session: Session, work: Any, answer: Any, done: str, aftermath: Aftermath
+    ) -> bool:
+        """False: settle it."""
+        return False
