@@ -112,7 +112,7 @@ def _settle(
     def settle(session: Session, straight: bool) -> tuple[Any, Aftermath]:
         aftermath = Aftermath()
         if straight and handler.settle_straight(session, work, answer, spec.done, aftermath):
-            return True, aftermath
+            return Ended({}), aftermath  # which is written already
         instruction = locked(session, instruction_id)
         settled = handler.settle(session, instruction, work, answer, aftermath)
         if instruction is None or instruction.outcome is not None:
