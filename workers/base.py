@@ -45,7 +45,13 @@ def stage_task(
 
     observed = ObservedStage(name)
 
-    @app.task(name=name, Request=BriefRequest if brief else Request)  # type: ignore[untyped-decorator]  # Celery is not typed
+    @app.task(  # type: ignore[untyped-decorator]  # Celery is not typed
+        name=name,
+        Request=BriefRequest if brief else Request,
+        # An id is not made final once more at the end of each stage; a failure of Celery's own is told.
+        ignore_result=True,
+        store_errors_even_if_ignored=True,
+    )
     def run(instruction_id: str) -> str:
         known = as_instruction_id(instruction_id)
         if known is None:
