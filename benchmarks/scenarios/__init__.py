@@ -9,6 +9,7 @@ from benchmarks.scenarios import (
     latency,
     llm_concurrency,
     memory,
+    purge,
     scale,
     start_up,
     streams,
@@ -26,5 +27,6 @@ SCENARIOS: dict[str, Scenario] = {
     "gateway": gateway.run,
     "scale": scale.run,
     "memory": memory.run,
+    "purge": purge.run,
     "start-up": start_up.run,
 }

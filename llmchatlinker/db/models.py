@@ -163,6 +163,12 @@ class Message(Base):
             "former_user_id",
             postgresql_where=text("former_user_id IS NOT NULL"),
         ),
+        # Somebody's answer to what another one said, who was erased: results may still quote it.
+        Index(
+            "ix_messages_erased_answers",
+            "id",
+            postgresql_where=text("erased AND coalesce(user_id, former_user_id) IS NOT NULL"),
+        ),
         # An answer that is being generated is found by its instruction, and closed if nobody is at it.
         Index(
             "ix_messages_generating",

@@ -36,6 +36,7 @@ from llmchatlinker.units.erasing_sql import (
     COUNT,
     DATE_ANEW,
     DONE,
+    ERASED_ANSWERS,
     EVENTS,
     FORGET_ATTEMPTS,
     GONE_CHATS,
@@ -239,7 +240,8 @@ class _Eraser:
     def _subject(self, session: Session) -> Subject:
         former = session.get_one(FormerUser, self._work.user_id)
         gone = frozenset(session.scalars(GONE_CHATS, self._user))
-        return Subject(former.user_id, frozenset(former.usernames or ()), gone)
+        answers = frozenset(session.scalars(ERASED_ANSWERS))
+        return Subject(former.user_id, frozenset(former.usernames or ()), gone, answers)
 
     def _window(self, after: int) -> int | None:
         """The last of the next instructions to look at."""
@@ -252,7 +254,13 @@ class _Eraser:
             "user_id": subject.user_id,
             "usernames": list(subject.usernames),
             "chat_ids": list(subject.chat_ids),
-            "vars": json.dumps({"user_id": subject.user_id, "names": list(subject.usernames)}),
+            "vars": json.dumps(
+                {
+                    "user_id": subject.user_id,
+                    "names": list(subject.usernames),
+                    "answers": list(subject.answer_ids),
+                }
+            ),
             "after": after,
             "end": end,
         }

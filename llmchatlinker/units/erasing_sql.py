@@ -60,7 +60,7 @@ MESSAGES = text("""
     )
     UPDATE messages
        SET content = '', parts = NULL, reasoning = NULL, tool_calls = NULL, erased = true,
-           user_id = NULL, former_user_id = NULL
+           user_id = nullif(user_id, :user_id), former_user_id = nullif(former_user_id, :user_id)
      WHERE id IN (SELECT id FROM due UNION SELECT id FROM answers)
     RETURNING instruction_id
 """)
@@ -128,7 +128,8 @@ CANDIDATES = text(f"""
             OR chat_id = ANY (:chat_ids)
             OR {_NAMED}
             OR jsonb_path_exists(outcome,
-                   '$.** ? (@.user_id == $user_id || @.former_user_id == $user_id)',
+                   '$.** ? (@.user_id == $user_id || @.former_user_id == $user_id
+                            || @.message_id == $answers[*])',
                    CAST(:vars AS jsonb))
             OR type = 'USER_EXPORT'
                AND jsonb_path_exists(outcome, '$.** ? (@ == $names[*])', CAST(:vars AS jsonb)))
@@ -146,6 +147,9 @@ OWN_INSTRUCTIONS = text(f"""
 """)
 GONE_CHATS = text("""
     SELECT unnest(chat_ids) FROM former_users WHERE user_id = :user_id EXCEPT SELECT id FROM chats
+""")
+ERASED_ANSWERS = text("""
+    SELECT id FROM messages WHERE erased AND coalesce(user_id, former_user_id) IS NOT NULL
 """)
 OLDER_TRANSACTIONS = text("""
     SELECT count(*) FROM pg_stat_activity

@@ -25,6 +25,8 @@ class Subject:
     user_id: int
     usernames: frozenset[str] = frozenset()
     chat_ids: frozenset[int] = frozenset()
+    #: What others had answered anew to the user's questions.
+    answer_ids: frozenset[int] = frozenset()
 
     def is_named_in(self, data: Any) -> bool:
         """Whether an instruction's data names the user where it names users."""
@@ -44,6 +46,8 @@ def redact(value: Any, subject: Subject) -> Any:
     if subject.user_id in (value.get("user_id"), value.get("former_user_id")):
         return _emptied(value)
     if _is_own_chat(value, subject) or _is_of_a_gone_chat(value, subject):
+        return _emptied(value)
+    if value.get("message_id") in subject.answer_ids:
         return _emptied(value)
     if subject.is_named_in(value.get("data")):
         return _emptied(value)  # an instruction, in somebody's export

@@ -569,6 +569,13 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_messages_chat_id_id"), "messages", ["chat_id", "id"], unique=False)
     op.create_index(
+        "ix_messages_erased_answers",
+        "messages",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("erased AND coalesce(user_id, former_user_id) IS NOT NULL"),
+    )
+    op.create_index(
         "ix_messages_former_user_id",
         "messages",
         ["former_user_id"],
