@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +42,7 @@ class UnderWay:
     open: int = 0
     by_state: dict[str, int] = field(default_factory=dict)
     #: How many have a stage due on each queue.
-    due: Counter[str] = field(default_factory=Counter)
+    due: dict[str, int] = field(default_factory=dict)
     oldest_open: float | None = None
     waiting: dict[str, int] = field(default_factory=dict)
     oldest_waiting: float | None = None
@@ -71,7 +70,8 @@ def under_way() -> UnderWay:
             found.waiting[reason or "?"] = found.waiting.get(reason or "?", 0) + count
             found.oldest_waiting = max(age, found.oldest_waiting or 0.0)
         else:
-            found.due[_queue(type_name, state)] += count
+            queue = _queue(type_name, state)
+            found.due[queue] = found.due.get(queue, 0) + count
     found.finished_last_minute, found.failed_last_minute = _rows(_LATELY)[0]
     return found
 

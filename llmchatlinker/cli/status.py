@@ -135,7 +135,7 @@ def _queues(found: Status) -> Table:
         serving = [worker for worker in found.workers or [] if queue.name in worker.queues]
         known = found.workers is not None
         active = sum(worker.active.get(queue.name, 0) for worker in found.workers or [])
-        due = found.under_way.due[queue.name] if found.under_way else None
+        due = found.under_way.due.get(queue.name, 0) if found.under_way else None
         of_ours = queue.name != "dead_letters"
         forsaken = of_ours and (not serving if known else queue.consumers == 0)
         table.add_row(
