@@ -12,23 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.embedded.model import LocalModel, fetch_model
-from llmchatlinker.embedded.processes import ManagedProcess, free_port, wait_until
+from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.instructions import ALIASES, INSTRUCTION_SET, USER_CREATE
 from llmchatlinker.message_queue import publish_message
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import QUEUE_NAMES
-from tests.fixtures.brokers import Broker
 from tests.fixtures.cycles import Cycle
 from tests.fixtures.workers import StartWorker, environment
 from tests.servers.provider import ScriptedProvider, echo
 from tests.servers.scripts import after
-
-FLOWER = [sys.executable, "-m", "celery", "-A", "llmchatlinker", "flower", "--address=127.0.0.1"]
 
 POLLING_PROGRAM = """
 import sys, time
@@ -158,63 +154,6 @@ def test_inspect_registered_lists_every_instruction_type(
     assert {spec.task_name for spec in INSTRUCTION_SET.values()} <= names
     assert "llmchatlinker.control.decode" in names
     assert not {name for name in names if "records_list" in name}, ALIASES
-
-
-def test_flower_shows_every_instruction_by_name_and_no_text(
-    two_workers: list[ManagedProcess], broker: Broker, tmp_path: Path
-) -> None:
-    port = free_port()
-    flower = ManagedProcess(
-        "Flower",
-        [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "llmchatlinker",
-            "flower",
-            "--address=127.0.0.1",
-            f"--port={port}",
-            "--basic-auth=eve:secret",
-        ],
-        environment(get_settings()) | {"FLOWER_UNAUTHENTICATED_API": "false"},
-        tmp_path / "flower.log",
-        cwd=tmp_path,
-    )
-    flower.start()
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(url), 60, flower)
-        assert requests.get(f"{url}/tasks", timeout=60).status_code == 401
-        json.loads(publish_message('{"type": "USER_CREATE", "data": {"username": "very-private"}}'))
-
-        def finished() -> bool:
-            return len(_tasks(url)) == 3
-
-        wait_until(finished, 30, flower)
-        names = {task["name"] for task in _tasks(url).values()}
-        assert names == {
-            "llmchatlinker.control.decode",
-            "llmchatlinker.user.user_create",
-            "llmchatlinker.database.store",
-        }
-        assert "very-private" not in json.dumps(_tasks(url))
-    finally:
-        flower.stop()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=60).status_code == 401
-    except requests.RequestException:
-        return False
-
-
-def _tasks(url: str) -> dict[str, dict[str, str]]:
-    response = requests.get(f"{url}/api/tasks", auth=("eve", "secret"), timeout=60)
-    response.raise_for_status()
-    tasks: dict[str, dict[str, str]] = response.json()
-    return {key: task for key, task in tasks.items() if task.get("state") == "SUCCESS"}
 
 
 def test_a_worker_that_is_killed_in_mid_call_leaves_an_answer_that_says_so(
