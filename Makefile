@@ -44,7 +44,7 @@ up: $(VENV)/.local
 	@$(BIN)/llmchatlinker up
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m tests.servers.install rabbitmq pgbouncer
+	@$(BIN)/python -m tests.servers.install rabbitmq pgbouncer promtool
 	@$(BIN)/llmchatlinker model fetch
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
@@ -70,7 +70,7 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks $(SCENARIO) $(if $(QUICK),--quick)
 
 faults: $(VENV)/.dev
-	@$(BIN)/python -m tests.servers.install rabbitmq
+	@$(BIN)/python -m tests.servers.install rabbitmq faketime
 	@$(BIN)/python -m faults $(SCENARIO) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 # Of its own, since its dependencies are not ours. Fails where the advisories can't be had.

@@ -17,9 +17,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from faults.results import HEAD, Result
-from faults.scenario import run
-from faults.scenarios import SCENARIOS
-from faults.servers import FaultServers
+from faults.scenarios import ALL
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEED = 1
@@ -28,21 +26,21 @@ SEED = 1
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("scenario", nargs="*", help=f"{', '.join(SCENARIOS)} (default: all)")
+    parser.add_argument("scenario", nargs="*", help=f"{', '.join(ALL)} (default: all)")
     parser.add_argument("--rounds", type=int, help="of each scenario, instead of its own number")
     parser.add_argument("--seed", type=int, default=SEED, help="what is broken, and when")
     parser.add_argument("--again", action="store_true", help="also what was done before")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args()
-    unknown = [name for name in chosen.scenario if name not in SCENARIOS]
+    unknown = [name for name in chosen.scenario if name not in ALL]
     if unknown:
-        parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
+        parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(ALL)}")
     # SIGTERM would leave the servers behind: it is to unwind everything, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="llmchatlinker-faults-"))
     results: list[Result] = []
     try:
-        for name in chosen.scenario or list(SCENARIOS):
+        for name in chosen.scenario or list(ALL):
             result = _one(name, chosen, directory)
             results.append(result)
     except KeyboardInterrupt:
@@ -63,7 +61,7 @@ def main() -> int:
 
 
 def _one(name: str, chosen: argparse.Namespace, directory: Path) -> Result:
-    scenario = SCENARIOS[name]
+    scenario = ALL[name]
     path = chosen.out / f"{name}.json"
     fresh = Result(name, chosen.seed, chosen.rounds or scenario.rounds)
     result = fresh if chosen.again else Result.begun(path, fresh)
@@ -77,9 +75,9 @@ def _one(name: str, chosen: argparse.Namespace, directory: Path) -> Result:
         print(f"{name}: round {result.done} of {result.rounds}, {result.accepted} accepted{new}")
 
     result.machine = machine.describe()
-    with FaultServers() as servers:
-        result.machine["servers"] = servers.versions()
-        run(scenario, servers, directory / name, result, keep)
+    scenario.run(directory / name, result, keep)
+    result.judge()
+    result.keep(path)
     return result
 
 

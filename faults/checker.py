@@ -20,11 +20,13 @@ from benchmarks.servers import Place
 from faults.journal import Journal, Memory
 from faults.plan import Plan, Step, Track
 from faults.provider import CountingProvider, answer_to
+from llmchatlinker.settings import Settings
 from llmchatlinker.topology import DEAD_LETTER_QUEUE, QUEUE_NAMES
 from tests.servers.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
 LOOK = 0.3  # seconds between two looks at a system that is to become quiet
 ASK = 30.0  # seconds that RabbitMQ gets for an answer
+BESIDES = 4  # connections to RabbitMQ of a process, besides its pool
 PATIENT = {"read_timeout": ASK, "write_timeout": ASK}
 GENERATE = "LLM_RESPONSE_GENERATE"
 
@@ -114,6 +116,24 @@ def wait_until_quiet(place: Place, rabbitmq: PrivateRabbitMQ, workers: int, pati
         if not left or time.monotonic() > end:
             return left
         time.sleep(LOOK)
+
+
+def too_many(connections: dict[str, int], processes: int) -> list[str]:
+    """Connections beyond what that many processes may have by their settings.
+
+    ``connections``: to PostgreSQL, all of which are a pool's, and to RabbitMQ, where a process has a
+    few besides: those that consume, the one for remote control, the one for events.
+    """
+    settings = Settings()
+    allowed = {
+        "postgresql": processes * settings.database_pool_size,
+        "rabbitmq": processes * (settings.broker_pool_size + BESIDES),
+    }
+    return [
+        f"{connections[name]} connections to {name}, {most} are configured"
+        for name, most in allowed.items()
+        if connections[name] > most
+    ]
 
 
 class Check:

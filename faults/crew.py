@@ -31,6 +31,12 @@ class CrewMember(Worker):
         self._ready.unlink(missing_ok=True)
         self.process.start()
 
+    def threads(self) -> int:
+        """How many threads it has; 0 when it has just died."""
+        with suppress(FileNotFoundError):
+            return len(os.listdir(f"/proc/{self.pid}/task"))
+        return 0
+
     @property
     def is_ready(self) -> bool:
         """Whether it runs and is connected."""
@@ -38,10 +44,18 @@ class CrewMember(Worker):
 
 
 class Crew:
-    """A context manager: workers that serve all queues. ``deaths``: how many ended, by exit code."""
+    """A context manager: workers that serve all queues. ``deaths``: how many ended, by exit code.
 
-    def __init__(self, side: Side, directory: Path, count: int, include: str) -> None:
+    ``first``: what the first of them has in its environment besides.
+    """
+
+    def __init__(
+        self, side: Side, directory: Path, count: int, include: str, first: dict[str, str]
+    ) -> None:
         self.members = [CrewMember(side, directory, include) for _ in range(count)]
+        environment = self.members[0].process.env
+        assert environment is not None
+        environment.update(first)
         self.deaths: Counter[int] = Counter()
         self._over = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor")

@@ -6,10 +6,13 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 from faults.world import Round
 
+#: Times that a worker may be as large at the end as it was when it was warm.
+GROWTH = 1.25
 HEAD = "scenario rounds accepted lost duplicated unledgered in_doubt seconds"
 
 
@@ -20,7 +23,7 @@ class Result:
     ``refused``: how often ``submit`` raised, before the next try; ``faults``: what was broken, how
     often; ``ends``: how the accepted ended, by code; ``deaths``: how workers ended, by exit code;
     ``connections``: the most that there were after a round; ``memory``: of the largest worker, in MB,
-    round by round; ``breaches``: every broken promise.
+    round by round; ``threads``: of the one with most; ``breaches``: every broken promise.
     """
 
     scenario: str
@@ -39,6 +42,7 @@ class Result:
     deaths: dict[str, int] = field(default_factory=dict)
     connections: dict[str, int] = field(default_factory=dict)
     memory: list[float] = field(default_factory=list)
+    threads: list[int] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
 
@@ -55,7 +59,19 @@ class Result:
         for name, count in round_.connections.items():
             self.connections[name] = max(count, self.connections.get(name, 0))
         self.memory.append(round_.memory)
+        self.threads.append(round_.threads)
         self.breaches += [f"round {self.done}: {breach}" for breach in verdict.breaches]
+
+    def judge(self) -> None:
+        """What only many rounds show: whether workers grow."""
+        for name, sizes in (("MB of memory", self.memory), ("threads", self.threads)):
+            tenth = len(sizes) // 10
+            if tenth == 0:
+                continue
+            # The first tenth warms up; behind it nothing may be kept of what was done.
+            first, last = median(sizes[tenth : 2 * tenth]), median(sizes[-tenth:])
+            if last > GROWTH * first:
+                self.breaches.append(f"workers grew from {first} {name} to {last}")
 
     @property
     def line(self) -> str:

@@ -27,7 +27,8 @@ class Scenario:
     """``rounds``: of a full run; ``breaking``: what a round breaks; ``allowed``: codes that instructions
     may end with beside success; ``outage``: submissions may be refused; ``exits``: exit codes that
     workers may end with; ``change``: of a plan;
-    ``beside``: what goes on during all rounds; ``after``: what else is wrong with a round.
+    ``beside``: what goes on during all rounds; ``after``: what else is wrong with a round;
+    ``wrong_clock``: that of the first worker is.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Scenario:
     include: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)
     manners: tuple[str, ...] = ()
+    wrong_clock: bool = False
     change: Callable[[Plan, random.Random], Plan] = _same
     beside: Callable[[World], AbstractContextManager[object]] = lambda _: nullcontext()
     after: Callable[[Round], str] = lambda _: ""
@@ -50,6 +52,12 @@ class Scenario:
         """What its workers and clients are told, besides what all are."""
         lease = SHORT_LEASE if "in_doubt" in self.allowed else {}
         return lease | ({} if self.outage else PATIENT) | self.settings
+
+    def run(self, directory: Path, result: Result, after_round: Callable[[Result], None]) -> None:
+        """The rounds that ``result`` lacks, on servers of their own."""
+        with FaultServers() as servers:
+            result.machine["servers"] = servers.versions()
+            run(self, servers, directory, result, after_round)
 
 
 def run(
@@ -70,6 +78,7 @@ def run(
         workers=scenario.workers,
         include=scenario.include,
         settings=scenario.its_settings,
+        wrong_clock=scenario.wrong_clock,
     )
     with world, scenario.beside(world) as world.beside:
         while result.done < result.rounds:

@@ -16,7 +16,8 @@ from benchmarks.clients import Client
 from benchmarks.servers import Place
 from benchmarks.sides import Side, ours
 from faults import failpoints
-from faults.checker import Check, Verdict, wait_until_quiet
+from faults.checker import Check, Verdict, too_many, wait_until_quiet
+from faults.clock import WrongClock
 from faults.crew import Crew, disarm
 from faults.journal import Journal
 from faults.observer import Observer
@@ -55,7 +56,7 @@ Break = Callable[["World", random.Random], Counter[str]]
 @dataclass
 class Round:
     """How a round went. ``faults``: what was broken, how often; ``deaths``: workers, by exit code;
-    ``memory``: of the largest worker behind it, in MB.
+    ``memory``: of the largest worker behind it, in MB; ``threads``: of the one that has most.
     """
 
     verdict: Verdict
@@ -64,6 +65,7 @@ class Round:
     connections: dict[str, int] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
     memory: float = 0.0
+    threads: int = 0
 
 
 class World:
@@ -83,12 +85,14 @@ class World:
         short: bool = False,
         include: Iterable[str] = (),
         settings: dict[str, object] | None = None,
+        wrong_clock: bool = False,
     ) -> None:
         self.servers = servers
         self.folder = directory / "armed"
         self.folder.mkdir(parents=True)
         self.short = short
         self.beside: object = None
+        self.clock = WrongClock(directory) if wrong_clock else None
         self.provider = CountingProvider()
         self.place: Place
         self.side: Side
@@ -121,7 +125,8 @@ class World:
         side = ours(self.place, self._name, **self._settings)
         more = {failpoints.FOLDER: str(self.folder)}
         self.side = replace(side, settings=dict(side.settings) | more)
-        crew = Crew(self.side, self._directory, self._workers, self._include)
+        first = {} if self.clock is None else self.clock.environment
+        crew = Crew(self.side, self._directory, self._workers, self._include, first)
         self.crew = self._up.enter_context(crew)
         self.client = Client(self.side, self._directory, "faults.client")
         self._up.callback(self.client.stop)
@@ -191,9 +196,18 @@ class World:
             observer.look()
             for known in observer.changed:
                 verdict.breach(f"{known}: its envelope has changed")
+        connections = self._connections()
+        for sentence in too_many(connections, len(self.crew.members) + 1):
+            verdict.breach(sentence)
         memory = max(member.resident() for member in self.crew.members)
-        seconds = time.monotonic() - began
-        return Round(verdict, faults, seconds, self._connections(), memory=round(memory, 1))
+        return Round(
+            verdict,
+            faults,
+            time.monotonic() - began,
+            connections,
+            memory=round(memory, 1),
+            threads=max(member.threads() for member in self.crew.members),
+        )
 
     def _probe(self, verdict: Verdict) -> None:
         """Whether all of it still works: an instruction and a turn."""

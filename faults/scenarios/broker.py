@@ -33,7 +33,7 @@ def close(world: World, rng: random.Random) -> Counter[str]:
     """The server closes every connection, twice."""
     for _ in range(2):
         time.sleep(rng.uniform(0.3, 1.5))
-        world.servers.rabbitmq.ctl("close_all_connections", "-p", world.place.name, "a fault")
+        world.servers.rabbitmq.close_connections(world.place.name, "a fault")
     return Counter({"all connections closed": 2})
 
 

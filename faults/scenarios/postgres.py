@@ -54,5 +54,5 @@ SCENARIOS = (
     # A lease is six seconds here: an outage that is longer leaves calls in doubt.
     Scenario("postgres-stop", 15, stop, SIZE, allowed=DOUBT, outage=True),
     Scenario("postgres-kill", 10, kill, SIZE, allowed=DOUBT, outage=True),
-    Scenario("postgres-terminate", 30, terminate, SIZE, outage=True),
+    Scenario("postgres-terminate", 12, terminate, SIZE, outage=True),
 )

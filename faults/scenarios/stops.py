@@ -11,21 +11,16 @@ from faults.plan import Size
 from faults.scenario import DOUBT, Scenario
 from faults.world import World
 
-SIZE = Size(5, 3, 6, spread=3.0)
+SIZE = Size(5, 3, 10, spread=4.0)
 #: What is handed back ends with 0 as well. A second SIGTERM may find a process whose work is done
 #: already and whose Python is ending: that has no handlers any more.
 EXITS = frozenset({0, -signal.SIGTERM})
 
 
-def _stop(world: World, rng: random.Random, number: signal.Signals) -> int | None:
-    time.sleep(rng.uniform(0.3, 2.0))
-    return world.crew.send(number, rng.randrange(100))
-
-
 def terminate(world: World, rng: random.Random) -> Counter[str]:
-    """Two SIGTERM, each of any worker; half of them are followed by another one."""
+    """Four SIGTERM, each of any worker; half of them are followed by another one."""
     done: Counter[str] = Counter()
-    for _ in range(2):
+    for _ in range(4):
         who = rng.randrange(100)
         time.sleep(rng.uniform(0.3, 1.5))
         pid = world.crew.send(signal.SIGTERM, who)
@@ -38,11 +33,15 @@ def terminate(world: World, rng: random.Random) -> Counter[str]:
 
 
 def quit_at_once(world: World, rng: random.Random) -> Counter[str]:
-    """A SIGQUIT."""
-    return Counter({"SIGQUIT": int(_stop(world, rng, signal.SIGQUIT) is not None)})
+    """Two SIGQUIT, each of any worker."""
+    done: Counter[str] = Counter()
+    for _ in range(2):
+        time.sleep(rng.uniform(0.3, 2.0))
+        done["SIGQUIT"] += world.crew.send(signal.SIGQUIT, rng.randrange(100)) is not None
+    return done
 
 
 SCENARIOS = (
-    Scenario("stop-term", 30, terminate, SIZE, allowed=DOUBT, exits=EXITS),
-    Scenario("stop-quit", 25, quit_at_once, SIZE, allowed=DOUBT, exits=EXITS),
+    Scenario("stop-term", 14, terminate, SIZE, allowed=DOUBT, exits=EXITS),
+    Scenario("stop-quit", 14, quit_at_once, SIZE, allowed=DOUBT, exits=EXITS),
 )

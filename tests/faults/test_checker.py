@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from faults.checker import Verdict, busy
+from faults.checker import Verdict, busy, too_many
 from faults.observer import Observer
 from faults.plan import Size
+from faults.results import Result
 from faults.world import World
 
 NAME = "kept"
@@ -105,3 +106,20 @@ def test_a_message_that_nobody_generates_is_found(world: World, look: Look) -> N
     world.place.sql(statement, chat, "assistant", "generating")
     assert busy(world.place) == "1 messages generating"
     world.place.sql("DELETE FROM messages WHERE chat_id = %s", chat)
+
+
+def test_connections_beyond_what_is_configured_are_found() -> None:
+    assert too_many({"postgresql": 30, "rabbitmq": 30}, 3) == []
+    assert "31 connections to postgresql" in too_many({"postgresql": 31, "rabbitmq": 30}, 3)[0]
+
+
+def test_workers_that_grow_are_found() -> None:
+    result = Result("soak", 1, 20, memory=[90.0, 95.0] + [100.0] * 16 + [130.0] * 2)
+    result.judge()
+    assert result.breaches == ["workers grew from 100.0 MB of memory to 130.0"]
+
+
+def test_workers_that_are_only_warm_are_not_taken_for_growing() -> None:
+    result = Result("soak", 1, 20, memory=[60.0, 70.0] + [100.0] * 18, threads=[30] * 20)
+    result.judge()
+    assert result.breaches == []

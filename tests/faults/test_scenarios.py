@@ -11,9 +11,10 @@ from faults.world import World
 
 SEED = 1
 SHORT = Size(chats=2, turns=2, ordinary=4, spread=1.0)
-#: Poison needs workers of its own: tests/integration/test_dead_letters.py. An orderly restart takes
-#: twice as long as a kill, and asks for less.
-NAMES = [name for name in SCENARIOS if name not in ("poison", "broker-restart", "soak")]
+#: Poison and a wrong clock need workers of their own (for the former: tests/acceptance/test_poison.py).
+#: An orderly restart takes twice as long as a kill, and asks for less.
+LONG = ("poison", "clock", "broker-restart", "soak")
+NAMES = [name for name in SCENARIOS if name not in LONG]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -83,6 +83,19 @@ PGBOUNCER = Server(
     megabytes=1,
     needed=False,
 )
+PROMTOOL = Server(
+    "promtool",
+    "prometheus",
+    {
+        "apt": "apt-get install -y --no-install-recommends prometheus",
+        "dnf": "dnf install -y golang-github-prometheus",
+        "pacman": "pacman -S --needed --noconfirm prometheus",
+        "brew": "brew install prometheus",
+    },
+    "https://prometheus.io/download/",
+    megabytes=23,
+    needed=False,
+)
 
 # os-release's ID or ID_LIKE -> package manager.
 _FAMILIES: Mapping[str, str] = {
@@ -201,10 +214,17 @@ def find_pgbouncer(which: Callable[..., str | None] = shutil.which) -> Path | No
     return None if found is None else Path(found)
 
 
+def find_promtool(which: Callable[..., str | None] = shutil.which) -> Path | None:
+    """The program that checks Prometheus' rules, or None."""
+    found = which("promtool")
+    return None if found is None else Path(found)
+
+
 #: Name on the command line -> the server, and what finds it.
 SERVERS: Mapping[str, tuple[Server, Callable[[], Path | None]]] = {
     "rabbitmq": (RABBITMQ, lambda: find_rabbitmq()),
     "pgbouncer": (PGBOUNCER, lambda: find_pgbouncer()),
+    "promtool": (PROMTOOL, lambda: find_promtool()),
 }
 
 

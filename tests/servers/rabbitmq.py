@@ -250,6 +250,14 @@ class PrivateRabbitMQ:
         )
         return int(told)
 
+    def close_connections(self, vhost: str, reason: str) -> None:
+        """Close every connection to a virtual host, as ``rabbitmqctl close_all_connections`` does."""
+        self._evaluate(
+            f"[rabbit_networking:close_connection(P, {_binary(reason)})"
+            " || [{pid, P}, {vhost, V}] <- rabbit_networking:connection_info_all([pid, vhost]),"
+            f" V =:= {_binary(vhost)}], ok"
+        )
+
     def _evaluate(self, expression: str) -> None:
         """Evaluate Erlang that must give ``ok`` on the node."""
         answer = self._answer(expression)

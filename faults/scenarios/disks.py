@@ -1,0 +1,179 @@
+"""The disk of the embedded system is full, or has become read-only, while a client is at work.
+
+The client is told so in one sentence, and so is who started the system; nothing that was accepted is
+lost; and once the disk is mended, ``llmchatlinker up`` goes on from where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sides import ROOT
+from faults.checker import Verdict
+from faults.disk import Disk
+from faults.results import Result
+from faults.world import Round
+from llmchatlinker.embedded.processes import ManagedProcess, wait_until
+from llmchatlinker.settings import PREFIX
+
+COMMAND = [sys.executable, "-m", "llmchatlinker"]
+PATIENCE = 400.0  # seconds
+#: Seconds: what was accepted waits until the system is up again.
+DEADLINE = 4 * PATIENCE
+STOP_SECONDS = 60.0
+TRIES = 400
+
+#: Submits until the servers refuse, and then says how; or asks what became of what was accepted.
+CLIENT = """
+import json, sys
+from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.errors import LLMChatLinkerError
+client, order = LLMChatLinkerClient(), json.loads(sys.stdin.readline())
+for title in order.get("titles", []):
+    try:
+        known = client.submit("CHAT_CREATE", title=title, user_ids=[1], system_prompt="x" * 9000).id
+    except LLMChatLinkerError as error:
+        known = error.details.get("instruction_id")
+        print(json.dumps({"title": title, "id": known, "error": str(error), "code": error.code}))
+        break
+    print(json.dumps({"title": title, "id": known}), flush=True)
+for known in order.get("ids", []):
+    print(json.dumps(client.result(known).get(timeout=300)), flush=True)
+for type_name, data in order.get("do", []):
+    print(json.dumps(client.run(type_name, **data)), flush=True)
+"""
+
+
+class Embedded:
+    """``llmchatlinker up`` with its data on a disk."""
+
+    def __init__(self, disk: Disk, folder: Path) -> None:
+        self._environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(folder),
+            "LLMCHATLINKER_DATA_DIR": str(disk.path / "data"),
+        }
+        self.process = ManagedProcess(
+            "up", [*COMMAND, "up", "--no-model"], self._environment, folder / "up.log", cwd=folder
+        )
+        self._settings: dict[str, str] = {}
+        self._folder = folder
+
+    def up(self) -> None:
+        """Start it; returns once it is."""
+        self.process.start()
+        wait_until(lambda: "Up. In another" in self.process.log_text(), PATIENCE, self.process)
+        told = subprocess.run(
+            [*COMMAND, "env", "--json"], env=self._environment, capture_output=True, check=True
+        )
+        self._settings = json.loads(told.stdout)
+
+    def client(self, **order: Any) -> list[Any]:
+        """What a client process says to an order."""
+        done = subprocess.run(
+            [sys.executable, "-c", CLIENT],
+            env=self._environment | self._settings | {PREFIX + "DEADLINE": str(DEADLINE)},
+            cwd=self._folder,
+            input=json.dumps(order) + "\n",
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"a client ended with {done.returncode}: {done.stderr[-2000:]}")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@dataclass(frozen=True)
+class DiskScenario:
+    """``breaking`` and ``mending`` of the disk; ``words``: what all who are told must read."""
+
+    name: str
+    rounds: int
+    breaking: Callable[[Disk], None]
+    mending: Callable[[Disk], None]
+    words: str
+
+    def run(self, directory: Path, result: Result, after_round: Callable[[Result], None]) -> None:
+        """The rounds that ``result`` lacks, all of them on one system and one disk."""
+        directory.mkdir(parents=True)
+        directory.chmod(0o755)
+        directory.parent.chmod(0o755)  # for PostgreSQL's user
+        with Disk(directory) as disk:
+            system = Embedded(disk, directory)
+            try:
+                system.up()
+                user = {"username": f"round-{result.done}"}
+                system.client(do=[("USER_CREATE", user)])
+                while result.done < result.rounds:
+                    result.add(self._round(disk, system, result))
+                    after_round(result)
+            finally:
+                system.process.stop(STOP_SECONDS)
+
+    def _round(self, disk: Disk, system: Embedded, result: Result) -> Round:
+        began = time.monotonic()
+        rng = random.Random(f"{result.seed} {self.name} {result.done}")
+        verdict = Verdict()
+        titles = [f"{self.name}-{result.done}-{n}" for n in range(TRIES)]
+        before = system.client(titles=titles[: rng.randint(1, 5)])
+        self.breaking(disk)
+        told = before + system.client(titles=titles[len(before) :])
+        refused = [line for line in told if "error" in line]
+        known = [line["id"] for line in told if line["id"] is not None]
+        verdict.accepted, verdict.refused = len(known), len(refused)
+        if not refused or refused[0]["code"] != "unavailable":
+            verdict.breach(f"no submission was refused as unavailable: {refused}")
+        elif not any(words in refused[0]["error"] for words in (self.words, "Connection refused")):
+            verdict.breach(f"the client was told: {refused[0]['error']}")
+        ended = system.process.wait(PATIENCE)
+        said = system.process.log_text()
+        if ended != 1 or self.words not in said or "What to do" not in said:
+            verdict.breach(f"up ended with {ended}, and said: {said[-500:]}")
+        if "Traceback" in said:
+            verdict.breach("up ended with a traceback")
+        self.mending(disk)
+        system.up()
+        for envelope in system.client(ids=known):
+            verdict.ends[envelope.get("error", {}).get("code", "success")] += 1
+            if envelope["status"] != "success":
+                verdict.breach(f"{envelope['instruction_id']}: {envelope['message']}")
+        self._effects(system, told, verdict)
+        done = Counter({self.name: 1, f"the client read {self.words!r}": 0})
+        if refused and self.words in refused[0]["error"]:
+            done[f"the client read {self.words!r}"] += 1
+        return Round(verdict, done, time.monotonic() - began)
+
+    def _effects(self, system: Embedded, told: list[Any], verdict: Verdict) -> None:
+        wanted = Counter(line["title"] for line in told if line["id"] is not None)
+        found: Counter[str] = Counter()
+        after = 0
+        while after is not None:
+            (page,) = system.client(do=[("CHAT_LIST", {"limit": 1000, "after": after or None})])
+            found.update(chat["title"] for chat in page["data"]["chats"])
+            after = page["data"]["next"]
+        for line in told:
+            if found[line["title"]] > wanted[line["title"]]:
+                verdict.duplicated += 1
+                verdict.breach(f"{line['title']}: {found[line['title']]} chats")
+            elif found[line["title"]] < wanted[line["title"]]:
+                verdict.lost += 1
+                verdict.breach(f"{line['title']}: no chat, though it was accepted")
+
+
+SCENARIOS = (
+    DiskScenario("disk-full", 5, Disk.fill, Disk.free, "No space left on device"),
+    DiskScenario("disk-read-only", 5, Disk.break_down, Disk.mend, "Read-only file system"),
+)
