@@ -96,6 +96,19 @@ PROMTOOL = Server(
     megabytes=23,
     needed=False,
 )
+FAKETIME = Server(
+    "libfaketime",
+    "libfaketime",
+    {
+        "apt": "apt-get install -y --no-install-recommends libfaketime",
+        "dnf": "dnf install -y libfaketime",
+        "pacman": "pacman -S --needed --noconfirm libfaketime",
+        "brew": "brew install libfaketime",
+    },
+    "https://github.com/wolfcw/libfaketime",
+    megabytes=1,
+    needed=False,
+)
 
 # os-release's ID or ID_LIKE -> package manager.
 _FAMILIES: Mapping[str, str] = {
@@ -220,11 +233,20 @@ def find_promtool(which: Callable[..., str | None] = shutil.which) -> Path | Non
     return None if found is None else Path(found)
 
 
+def find_faketime() -> Path | None:
+    """The library that gives a process with threads another time, or None."""
+    libraries = Path("/usr/lib")
+    folders = (*libraries.glob("*/faketime"), libraries / "faketime", Path("/usr/lib64/faketime"))
+    found = (folder / "libfaketimeMT.so.1" for folder in folders)
+    return next((path for path in found if path.is_file()), None)
+
+
 #: Name on the command line -> the server, and what finds it.
 SERVERS: Mapping[str, tuple[Server, Callable[[], Path | None]]] = {
     "rabbitmq": (RABBITMQ, lambda: find_rabbitmq()),
     "pgbouncer": (PGBOUNCER, lambda: find_pgbouncer()),
     "promtool": (PROMTOOL, lambda: find_promtool()),
+    "faketime": (FAKETIME, find_faketime),
 }
 
 
