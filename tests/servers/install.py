@@ -1,8 +1,9 @@
 """Find the servers that the tests need, and install them where that can be done without asking.
 
-Run as ``python -m tests.servers.install rabbitmq pgbouncer``: exits 0 when they are there (or have
-just been installed), 1 with one message and the one command for this system otherwise, 130 after
-Ctrl-C. Without PgBouncer only its own tests can't run, so its absence is said and no failure.
+Run as ``python -m tests.servers.install rabbitmq pgbouncer promtool``: exits 0 when they are there (or
+have just been installed), 1 with one message and the one command for this system otherwise, 130 after
+Ctrl-C. Without PgBouncer, and without Prometheus' promtool, only their own tests can't run, so their
+absence is said and no failure.
 
 Only the standard library is imported, since this may run before anything is installed.
 
