@@ -56,6 +56,8 @@ _FLUSH = """
           FROM unnest(CAST(%(of)s AS bigint[]), CAST(%(firsts)s AS int[]), CAST(%(lasts)s AS int[]),
                       CAST(%(texts)s AS text[])) AS n (attempt, first, last, events)
           JOIN live ON live.attempt_id = n.attempt
+         -- What goes before was deleted with its chat: nothing of the stream comes back.
+         WHERE n.first = 1 OR EXISTS (SELECT FROM events had WHERE had.instruction_id = live.id)
         ON CONFLICT DO NOTHING
     ), shown AS (
         UPDATE attempts SET first_delta_at = clock_timestamp()

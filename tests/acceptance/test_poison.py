@@ -9,11 +9,12 @@ from contextlib import suppress
 from llmchatlinker.embedded.processes import ManagedProcess
 from llmchatlinker.errors import StartFailed
 from llmchatlinker.instructions import USER_CREATE
+from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.workers import StartWorker
 from tests.servers import poison
 
-SECONDS = 60.0
+SECONDS = 240.0  # twenty are usual
 
 
 def supervised(
@@ -30,8 +31,9 @@ def supervised(
 
 
 def test_poison_is_found_its_client_is_told_and_its_neighbours_are_done(
-    cycle: Cycle, worker: StartWorker
+    cycle: Cycle, worker: StartWorker, configure: Configure
 ) -> None:
+    configure(deadline=SECONDS)
     names = [f"user {number}" for number in range(100)]
     names.insert(20, "poison")
     results = {name: USER_CREATE.delay(username=name) for name in names}

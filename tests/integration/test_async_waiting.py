@@ -41,7 +41,7 @@ assert asyncio.run(use())
 pid = os.fork()
 if pid == 0:
     try:
-        threading.Timer(30, lambda: os._exit(3)).start()
+        threading.Timer(120, lambda: os._exit(3)).start()
         os._exit(0 if asyncio.run(use()) else 1)
     except BaseException as error:
         print(repr(error), file=sys.stderr, flush=True)
@@ -84,7 +84,7 @@ def test_a_loop_goes_on_while_the_broker_is_frozen(cycle: Cycle, mq: Proxy) -> N
             await client.submit("USER_LIST")
             mq.freeze()
             submissions = [asyncio.create_task(client.submit("USER_LIST")) for _ in range(5)]
-            await heart.more(50)
+            await heart.more(20)
             assert not any(task.done() for task in submissions)
             outcomes = await asyncio.gather(*submissions[:2], return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
@@ -98,7 +98,11 @@ def test_a_loop_goes_on_while_the_broker_is_frozen(cycle: Cycle, mq: Proxy) -> N
         mq.thaw()
 
 
-def test_a_loop_goes_on_while_the_database_is_frozen(cycle: Cycle, db: Proxy) -> None:
+def test_a_loop_goes_on_while_the_database_is_frozen(
+    cycle: Cycle, db: Proxy, configure: Configure
+) -> None:
+    configure(client_patience=60.0)
+
     async def main() -> None:
         async with AsyncLLMChatLinkerClient(threads=2) as client, heartbeat() as heart:
             first = await client.submit("USER_LIST")
@@ -109,7 +113,7 @@ def test_a_loop_goes_on_while_the_database_is_frozen(cycle: Cycle, db: Proxy) ->
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await client.submit("USER_LIST")
-            await heart.more(50)
+            await heart.more(20)
             assert not any(task.done() for task in (waiting, *submissions))
             db.thaw()
             await asyncio.gather(*submissions)
@@ -219,8 +223,10 @@ def test_one_of_two_that_is_cancelled_does_not_take_the_others_result(cycle: Cyc
 
 
 def test_a_cancelled_submission_that_had_no_thread_yet_is_never_submitted(
-    cycle: Cycle, db: Proxy
+    cycle: Cycle, db: Proxy, configure: Configure
 ) -> None:
+    configure(client_patience=60.0)
+
     async def main() -> None:
         async with AsyncLLMChatLinkerClient(threads=1) as client:
             await client.submit("USER_LIST")
@@ -285,7 +291,7 @@ def test_a_client_goes_on_after_a_fork_on_both_sides(cycle: Cycle, configure: Co
         env=environment(get_settings()),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
     )
 
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("0", "", 0)

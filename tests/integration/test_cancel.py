@@ -22,7 +22,7 @@ from tests.fixtures.workers import StartWorker
 from tests.servers import scripts
 
 #: Seconds from the request to the end of the connection; 0.5 on an idle machine.
-SOON = 5.0
+SOON = 30.0
 Way = Callable[[UUID], None]
 
 

@@ -97,7 +97,7 @@ def test_a_provider_that_is_not_there_is_a_provider_error(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     "script",
-    [scripts.drip(0.1), scripts.drip_headers(0.1), scripts.after(30, scripts.echo)],
+    [scripts.drip(0.1), scripts.drip_headers(0.1), scripts.after(250, scripts.echo)],
     ids=["drip", "dripping headers", "silence"],
 )
 def test_an_answer_that_takes_too_long_is_a_provider_timeout(scene: Scene, script: Script) -> None:
@@ -108,7 +108,7 @@ def test_an_answer_that_takes_too_long_is_a_provider_timeout(scene: Scene, scrip
 
     failed = scene.ask_in_vain("Hello")
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert failed.code == "provider_timeout"
     assert len(scene.provider.calls) == 1
     a_failed_answer(scene, failed)
@@ -121,7 +121,7 @@ def test_a_deadline_ends_a_call_that_could_take_longer(scene: Scene) -> None:
 
     scene.cycle.finish(instruction_id)
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     envelope = scene.cycle.envelope(instruction_id)
     assert envelope["status"] == "error"
     assert envelope["error"]["code"] in ("provider_timeout", "deadline_exceeded")

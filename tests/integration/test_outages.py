@@ -23,7 +23,7 @@ from tests.fixtures.threads import at_once
 from tests.servers import scripts
 from tests.servers.proxy import Proxy
 
-WITHIN = 5.0  # seconds in which a client is told
+WITHIN = 18.0  # seconds in which a client is told
 
 
 def refused(server: str) -> Unavailable:
@@ -68,7 +68,7 @@ def test_a_frozen_broker_is_noticed_too(cycle: Cycle, mq: Proxy) -> None:
         started = time.monotonic()
         with pytest.raises(Unavailable):
             submit("USER_CREATE", {"username": "ada"})
-        assert time.monotonic() - started < 2 * WITHIN
+        assert time.monotonic() - started < WITHIN
     finally:
         mq.thaw()
 
@@ -131,7 +131,7 @@ def test_a_client_that_closes_a_late_turn_is_not_held_up_by_a_broker_that_is_gon
     envelope = app.AsyncResult(str(first)).get(timeout=20)
 
     assert envelope["status"] == "error"
-    assert time.monotonic() - started < 2 * WITHIN
+    assert time.monotonic() - started < WITHIN
     # The sweeper sends the second one on.
     assert (cycle.row(second).state, cycle.row(second).final_at) == ("decoded", None)
 

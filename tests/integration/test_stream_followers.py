@@ -33,7 +33,7 @@ assert numbers() == expected
 for _ in range(2):
     pid = os.fork()
     if pid == 0:
-        threading.Timer(30, lambda: os._exit(3)).start()
+        threading.Timer(120, lambda: os._exit(3)).start()
         try:
             os._exit(0 if numbers() == expected else 1)
         except BaseException as error:
@@ -307,7 +307,7 @@ def test_a_forked_child_follows_on_its_own(produce: Produce) -> None:
         env=environment(get_settings()),
         stdout=subprocess.PIPE,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
 

@@ -151,8 +151,12 @@ def test_events_of_a_deleted_stream_do_not_come_back(produce: Produce) -> None:
     response = produce()
     response.say("secret")
     eventually(lambda: response.texts() == "secret")
-    response.say(" more")
     response.cycle.sql("DELETE FROM events")
+
+    response.say(" more")
+    eventually(lambda: not response.stream._pending)
+    assert response.rows() == []
+
     tail = response.stream.drain()
     tail = Tail(3, [delta_event(Delta("text", " more"))], True) if not tail.events else tail
 
