@@ -78,7 +78,16 @@ def test_the_reference_has_the_fields_that_objects_have(name: str) -> None:
         for found in _objects(example["envelope"]["data"], name):
             shown |= set(found)
     # What the examples don't show: of answers with tools, of turns that were rolled back, …
-    rare = {"tool_calls", "reasoning", "hidden", "erased"}
+    rare = {
+        "tool_calls",
+        "reasoning",
+        "hidden",
+        "erased",
+        "former_user_id",
+        "idempotency_key",
+        "message",
+        "details",
+    }
     assert set(texts.OBJECTS[name]) - rare == shown - rare
 
 

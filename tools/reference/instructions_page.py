@@ -37,7 +37,7 @@ An instruction is a JSON object:
 | `data` | an object with the fields of that type |
 | `idempotency_key` | optional, a text of at most 200 characters: submitted again under the \
 same key, the same instruction is done once ([how](../how-to/retry-safely.md)) |
-| `deadline` | optional, seconds: 60 where it is left out, 600 for a generation |
+| `deadline` | optional, seconds: 60 where it is left out, 600 for a generation and for USER_ERASE |
 
 Unknown fields are refused, `null` in an optional field is the same as leaving it out, and nothing is
 converted: `"1"` is no id. Ids are integers, except `instruction_id`, a UUID. Texts are never blank.

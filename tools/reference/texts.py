@@ -57,7 +57,7 @@ ABOUT = {
     "USER_CREATE": "Makes a user.",
     "USER_UPDATE": "Changes what is given, and leaves the rest.",
     "USER_DELETE": "Deletes a user, and the chats that nobody else is in. Messages in other chats"
-    " stay, without a user. Where the texts must go as well: USER_ERASE.",
+    " stay, without a user. Where the texts must go as well: USER_ERASE, before or afterwards.",
     "USER_LIST": "All users, by id.",
     "USER_GET": "One user, by id or by name: one of the two, not both.",
     "USER_INSTRUCTION_RECORDING_ENABLE": "From now on every instruction that carries the user's id"
@@ -102,11 +102,12 @@ ABOUT = {
     " seen.",
     "USAGE_LIST": "What the ledger has, by day (UTC), user and LLM, newest first; 10 000 rows at"
     " most. A turn is counted once it was answered, an attempt when it began.",
-    "USER_EXPORT": "Everything kept of a user, in pages of 500 rows: the user and the chats on the"
-    " first, then messages, records, instructions, attempts.",
-    "USER_ERASE": "Deletes a user with everything that the user wrote and was answered, results,"
+    "USER_EXPORT": "Everything kept of a user, in pages of 500 rows at most: the user on each, then"
+    " chats, messages, records, instructions as they were given, attempts. Of a user who was deleted, too.",
+    "USER_ERASE": "Takes away a user with everything that the user wrote and was answered, results,"
     " events and records included; what is going on for the user ends as `cancelled`. In chats"
-    " of several members an empty message, marked `erased`, keeps each place.",
+    " of several members an empty message, marked `erased`, keeps each place. A user who was deleted can"
+    " still be erased, by the same id: [data rights](../reliability.md#data-rights).",
 }
 
 #: The method of the clients, where it is not named after the type's words in another order.
@@ -324,6 +325,7 @@ OBJECTS: dict[str, dict[str, str]] = {
         "active": "of CHAT_LOAD: whether it is on the active branch",
         "hidden": "in exports: its turn was rolled back",
         "erased": "its user was erased",
+        "former_user_id": "of a user who was deleted: the id that it had",
     },
     "provider": {
         "provider_id": "",
@@ -358,6 +360,10 @@ OBJECTS: dict[str, dict[str, str]] = {
         "final_at": "or null",
         "deadline_at": "",
         "attempts": "of INSTRUCTION_GET only: calls of providers",
+        "data": "of USER_EXPORT only: as it was given",
+        "idempotency_key": "of USER_EXPORT only, where it had one",
+        "message": "of USER_EXPORT only, of an error",
+        "details": "of USER_EXPORT only, of an error",
     },
     "attempt": {
         "number": "1 for the first",
