@@ -41,6 +41,11 @@ Moment = TIMESTAMP(timezone=True)
 Json = JSONB(none_as_null=True)
 
 
+#: For tables that are purged. Autovacuum's default is a fifth of a table, so that of ten million rows a
+#: million deleted ones would not be enough for it to come: docs/adr/0034-purging-in-batches.md.
+PURGED = {"autovacuum_vacuum_scale_factor": "0.02"}
+
+
 class Base(DeclarativeBase):
     """The root of all tables."""
 
@@ -274,6 +279,7 @@ class Instruction(Base):
         CheckConstraint(
             "state NOT IN ('executed', 'final') OR outcome IS NOT NULL", name="outcome"
         ),
+        {"postgresql_with": PURGED},
     )
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
@@ -348,6 +354,7 @@ class Attempt(Base):
         CheckConstraint(
             "status IN ('started', 'answered', 'failed', 'cancelled', 'in_doubt')", name="status"
         ),
+        {"postgresql_with": PURGED},
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -388,6 +395,7 @@ class Event(Base):
     __table_args__ = (
         Index("ix_events_to_compact", "created_at", postgresql_where=text("NOT compacted")),
         CheckConstraint("first >= 1 AND last >= first", name="numbers"),
+        {"postgresql_with": PURGED},
     )
 
     #: No foreign key: inserts are frequent, and those who delete chats and users delete events too.
@@ -420,7 +428,11 @@ class Record(Base):
     """What is kept of a user's instruction while recording is on; never its text."""
 
     __tablename__ = "records"
-    __table_args__ = (Index(None, "user_id", "id"), UniqueConstraint("user_id", "instruction_id"))
+    __table_args__ = (
+        Index(None, "user_id", "id"),
+        UniqueConstraint("user_id", "instruction_id"),
+        {"postgresql_with": PURGED},
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
@@ -481,6 +493,7 @@ class DeadLetter(Base):
             "became IN ('republished', 'closed', 'settled', 'kept', 'replayed', 'discarded')",
             name="became",
         ),
+        {"postgresql_with": PURGED},
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -514,7 +527,7 @@ class TaskResult(Base):
     """
 
     __tablename__ = "task_results"
-    __table_args__ = (Index(None, "date_done"),)
+    __table_args__ = (Index(None, "date_done"), {"postgresql_with": PURGED})
 
     task_id: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[str]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Table, text
 
 from llmchatlinker.db import migrate as migrations
 from llmchatlinker.db.migrate import migrate, pending
@@ -53,6 +53,21 @@ def test_migrations_lead_to_what_the_models_say(database: Database) -> None:
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_tables_that_are_purged_are_vacuumed_early(database: Database) -> None:
+    with database.engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT relname FROM pg_class WHERE reloptions @> '{autovacuum_vacuum_scale_factor=0.02}'"
+        )
+        tables = {row[0] for row in found}
+    wanted = {name for name, table in Base.metadata.tables.items() if _vacuumed_early(table)}
+    assert tables == wanted
+    assert {"instructions", "events", "attempts"} < tables
+
+
+def _vacuumed_early(table: Table) -> bool:
+    return bool(table.dialect_options["postgresql"]["with"])
 
 
 def test_an_empty_database_is_migrated_once(empty: Database) -> None:

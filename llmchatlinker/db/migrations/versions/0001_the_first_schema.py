@@ -11,6 +11,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+PURGED = {"autovacuum_vacuum_scale_factor": "0.02"}
+
 
 def upgrade() -> None:
     op.create_table(
@@ -84,6 +86,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("first >= 1 AND last >= first", name=op.f("ck_events_numbers")),
         sa.PrimaryKeyConstraint("instruction_id", "first", name=op.f("pk_events")),
+        postgresql_with=PURGED,
     )
     op.create_index(
         "ix_events_to_compact",
@@ -156,6 +159,7 @@ def upgrade() -> None:
             "turn IN ('queued', 'active', 'done')", name=op.f("ck_instructions_turn")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instructions")),
+        postgresql_with=PURGED,
     )
     op.create_index(
         "ix_instructions_chat_id",
@@ -249,6 +253,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_task_results")),
+        postgresql_with=PURGED,
     )
     op.create_index(op.f("ix_task_results_date_done"), "task_results", ["date_done"], unique=False)
     compatibility = op.create_table(
@@ -302,6 +307,7 @@ def upgrade() -> None:
             name=op.f("ck_dead_letters_became"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_dead_letters")),
+        postgresql_with=PURGED,
     )
     op.create_index(
         op.f("ix_dead_letters_instruction_id"), "dead_letters", ["instruction_id"], unique=False
@@ -437,6 +443,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "user_id", "instruction_id", name=op.f("uq_records_user_id_instruction_id")
         ),
+        postgresql_with=PURGED,
     )
     op.create_index(op.f("ix_records_user_id_id"), "records", ["user_id", "id"], unique=False)
     op.create_table(
@@ -481,6 +488,7 @@ def upgrade() -> None:
         sa.UniqueConstraint(
             "instruction_id", "number", name=op.f("uq_attempts_instruction_id_number")
         ),
+        postgresql_with=PURGED,
     )
     op.create_index(
         op.f("ix_attempts_provider_id_started_at"),
