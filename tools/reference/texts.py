@@ -103,7 +103,8 @@ ABOUT = {
     "USAGE_LIST": "What the ledger has, by day (UTC), user and LLM, newest first; 10 000 rows at"
     " most. A turn is counted once it was answered, an attempt when it began.",
     "USER_EXPORT": "Everything kept of a user, in pages of 500 rows at most: the user on each, then"
-    " chats, messages, records, instructions as they were given, attempts. Of a user who was deleted, too.",
+    " chats, messages, records, instructions as they were given, attempts. Of a user who was deleted,"
+    " too.",
     "USER_ERASE": "Takes away a user with everything that the user wrote and was answered, results,"
     " events and records included; what is going on for the user ends as `cancelled`. In chats"
     " of several members an empty message, marked `erased`, keeps each place. A user who was deleted can"
