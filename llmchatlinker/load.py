@@ -88,9 +88,9 @@ def _look() -> Measure:
         "max_per_user": settings.max_open_per_user,
     }
     patience = settings.client_patience
-    rows = database().statement(_READ, values, patience=patience)
+    rows = database().statement(_READ, values, patience=patience, bounded=True)
     if rows and rows[0][2]:
-        rows = database().statement(_MEASURE, values, patience=patience) or rows
+        rows = database().statement(_MEASURE, values, patience=patience, bounded=True) or rows
     open_rows, crowded, _ = rows[0] if rows else (0, (), False)
     return Measure(open_rows, frozenset(crowded))
 

@@ -20,7 +20,7 @@ from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
 from llmchatlinker.celery_app import app
-from llmchatlinker.db.sessions import database
+from llmchatlinker.db.sessions import Unanswered, database
 from llmchatlinker.errors import Conflict, Unavailable
 from llmchatlinker.instructions import InstructionType, instruction_type
 from llmchatlinker.load import admit
@@ -191,10 +191,17 @@ def _insert(
         "deadline": submission.deadline,
     }
     while True:
-        if database().statement(_INSERT, values, patience=patience, prepare=True):
-            return submission.id
+        try:
+            if database().statement(_INSERT, values, patience=patience, prepare=True, bounded=True):
+                return submission.id
+        except Unanswered as error:
+            # If it was committed, the sweeper publishes it.
+            raise Unavailable(
+                f"{error.message} The instruction was on its way there: it may still run.",
+                error.details | {"instruction_id": str(submission.id)},
+            ) from None
         # Either an earlier try committed and its answer was lost, or the key is taken.
-        rows = database().statement(_FIND, values, patience=patience)
+        rows = database().statement(_FIND, values, patience=patience, bounded=True)
         if rows:
             break  # or else the key's instruction was withdrawn just now, and the key is free
     found, fingerprint = rows[0]
@@ -254,7 +261,8 @@ def _withdraw(instruction_id: uuid.UUID, cause: Exception) -> bool:
     """Take back a row whose message is not known to be published; False when it runs already."""
     patience = get_settings().client_patience
     try:
-        return bool(database().statement(_WITHDRAW, {"id": str(instruction_id)}, patience=patience))
+        values = {"id": str(instruction_id)}
+        return bool(database().statement(_WITHDRAW, values, patience=patience, bounded=True))
     except Unavailable as error:
         raise Unavailable(
             f"{_no_broker(cause).message} PostgreSQL does not answer either, so the instruction "

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import psycopg2
@@ -21,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import bounds
 from llmchatlinker.db.prepared import prepared
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.settings import Settings, get_settings, without_password
@@ -40,6 +42,10 @@ FULL_DISK = os.strerror(errno.ENOSPC)
 READ_ONLY_DISK = os.strerror(errno.EROFS)
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
+
+
+class Unanswered(Unavailable):
+    """PostgreSQL was sent a statement and did not answer: it may have been done."""
 
 
 class Database:
@@ -103,21 +109,28 @@ class Database:
         *,
         patience: float | None = None,
         prepare: bool = False,
+        bounded: bool = False,
     ) -> list[Any]:
         """Run one statement that commits by itself, and return its rows; patience as of ``run``.
 
         For the hot path: ``sql`` and ``values`` are psycopg2's (``%(name)s``). A statement on the
         driver takes a quarter of the CPU of one in a Session. ``prepare``: PostgreSQL parses and plans
         it once per connection; a list among the values is then ``CAST(%(name)s AS text[])`` or
-        ``int[]`` in the SQL, and cast further from there.
+        ``int[]`` in the SQL, and cast further from there. ``bounded``: a frozen server is noticed as
+        one that is gone is. Unanswered is raised where a statement may have been done all the same.
         """
+        end = None if patience is None or not bounded else time.monotonic() + max(patience, 0.5)
+        sent = False
 
         def alone() -> list[Any]:
+            nonlocal sent
             connection = self.engine.raw_connection()
             try:
                 driver: Any = connection.driver_connection
                 driver.autocommit = True
-                with driver.cursor() as cursor:
+                sent = True
+                within = nullcontext() if end is None else bounds.bounded(driver, end)
+                with within, driver.cursor() as cursor:
                     if prepare:
                         prepared(sql).execute(cursor, values, connection.info)
                     else:
@@ -130,7 +143,12 @@ class Database:
             connection.close()  # goes back to the pool
             return rows
 
-        return self._patiently(alone, patience)
+        try:
+            return self._patiently(alone, patience)
+        except Unavailable as error:
+            if sent:
+                raise Unanswered(error.message, error.details) from None
+            raise
 
     def _patiently(self, attempt: Callable[[], Result], patience: float | None) -> Result:
         started = time.monotonic()

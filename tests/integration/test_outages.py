@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from uuid import UUID
 
 import psycopg2.errors
 import pytest
 
+from llmchatlinker import orchestrator
 from llmchatlinker.celery_app import app
 from llmchatlinker.db.migrate import migrate
 from llmchatlinker.db.prepared import prepared
-from llmchatlinker.db.sessions import Database, use_database
+from llmchatlinker.db.sessions import Database, Unanswered, use_database
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.orchestrator import _INSERT, submit
+from llmchatlinker.settings import get_settings
 from tests.fixtures.brokers import Broker
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle
@@ -154,6 +157,42 @@ def test_a_database_that_is_gone_is_named_and_nothing_will_run(
     assert host in error.details["address"]
     assert password(db.url) not in error.message + str(error.details)
     assert cycle.count("instructions", "type = 'USER_CREATE'") == 0
+
+
+def test_a_statement_with_a_bound_does_not_wait_for_a_frozen_database(
+    database: Database, configure: Configure
+) -> None:
+    with Proxy(get_settings().database_url) as proxy:
+        between = Database(configure(database_url=proxy.url))
+        assert between.statement("SELECT 1", {}, patience=30, bounded=True) == [(1,)]
+        proxy.freeze()
+        try:
+            with pytest.raises(Unanswered):
+                between.statement("SELECT 1", {}, patience=1, bounded=True)
+        finally:
+            proxy.thaw()
+        assert between.statement("SELECT 2", {}, patience=30, bounded=True) == [(2,)]
+        between.dispose()
+
+
+def test_a_frozen_database_is_noticed_and_the_error_carries_the_id_that_may_still_run(
+    cycle: Cycle, db: Proxy, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that the row is the first thing that is sent.
+    monkeypatch.setattr(orchestrator, "admit", lambda **_: None)
+    configure(client_patience=1.0)
+    submit("USER_LIST", {})
+    db.freeze()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            submit("USER_CREATE", {"username": "ada"})
+    finally:
+        db.thaw()
+
+    assert caught.value.code == "unavailable"
+    assert "may still run" in caught.value.message
+    assert caught.value.details["server"] == "postgresql"
+    assert UUID(caught.value.details["instruction_id"])
 
 
 @pytest.mark.parametrize(
