@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faults.servers import FaultServers
-from faults.world import World
+from faults.world import SHORT_LEASE, World
 from llmchatlinker.errors import StartFailed
 from tests.fixtures.servers import cannot_test
 from tests.servers.install import InstallError
@@ -24,7 +24,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     except (RabbitMQError, InstallError, StartFailed, OSError) as error:
         cannot_test("RabbitMQ or PostgreSQL", error)
     try:
-        with World(servers, "short", directory / "world", workers=2, short=True) as made:
+        with World(
+            servers, "short", directory / "world", workers=2, short=True, settings=SHORT_LEASE
+        ) as made:
             yield made
     finally:
         servers.stop()
