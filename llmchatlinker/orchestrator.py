@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from amqp.exceptions import MessageNacked
 from celery import chain
 from celery.canvas import Signature
 from kombu.exceptions import KombuError
@@ -37,9 +38,11 @@ from llmchatlinker.turns import Released
 
 logger = logging.getLogger(__name__)
 
-#: States of a row and the stage that is due in them.
 #: Seconds that a thread waits for one of the process's publishing connections: they are busy, not gone.
 POOL_TIMEOUT = 30.0
+#: Seconds before a message that the broker has refused is published again.
+REFUSED = 0.1
+#: States of a row and the stage that is due in them.
 DUE = {"submitted": 0, "decoded": 1, "executed": 2}
 
 
@@ -223,11 +226,12 @@ def publish_patiently(
     """Publish within the client's patience: what can't be confirmed by then has failed.
 
     A pooled connection may have died unnoticed since its last use; that fails at once, and a second
-    try gets a new one. Publishing twice is harmless.
+    try gets a new one. A broker that refuses means "not now": a quorum queue does so while it has no
+    leader, and on a busy broker when a connection is new to it. Publishing twice is harmless.
     """
     patience = get_settings().client_patience
     with app.producer_pool.acquire(block=True, timeout=POOL_TIMEOUT) as producer:
-        started = time.monotonic()
+        started, tried = time.monotonic(), False
         while True:
             connection = producer.connection
             try:
@@ -236,12 +240,16 @@ def publish_patiently(
                 )
                 options = {"producer": producer, "retry": False}
                 publish(instruction_id, spec, state, reply_to, traceparent, **options)
-            except Exception:
+            except Exception as error:
                 # Not an orderly close: that would wait for the answer of a broker that gives none.
                 connection.collect()
-                if time.monotonic() - started > patience / 4:
+                refused = isinstance(error.__cause__ or error, MessageNacked)
+                taken = time.monotonic() - started
+                if taken > patience if refused else tried or taken > patience / 4:
                     raise
-                started -= patience  # once
+                if refused:
+                    time.sleep(REFUSED)
+                tried = tried or not refused
                 producer.revive(connection)
             else:
                 return

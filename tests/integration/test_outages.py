@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 from uuid import UUID
 
 import psycopg2.errors
 import pytest
+from amqp.exceptions import MessageNacked
+from kombu.exceptions import OperationalError
 
 from llmchatlinker import orchestrator
 from llmchatlinker.celery_app import app
@@ -119,6 +122,27 @@ def test_a_connection_that_broke_unnoticed_is_replaced(cycle: Cycle, mq: Proxy) 
     submit("USER_LIST", {})
 
     assert cycle.broker.ready("control") == 2
+
+
+@pytest.mark.parametrize("times", [3, 1_000_000], ids=["for a moment", "for ever"])
+def test_a_broker_that_refuses_a_message_is_asked_again_while_patience_lasts(
+    cycle: Cycle, configure: Configure, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    configure(client_patience=30.0 if times < 10 else 0.5)
+    real, refusals = orchestrator.publish, iter(range(times))
+
+    def publish(*args: Any, **options: Any) -> None:
+        if next(refusals, None) is not None:
+            raise OperationalError("") from MessageNacked()
+        real(*args, **options)
+
+    monkeypatch.setattr(orchestrator, "publish", publish)
+    if times < 10:
+        submit("USER_LIST", {})
+        assert cycle.broker.ready("control") == 1
+    else:
+        refused("broker")
+        assert next(refusals) > 1
 
 
 def test_a_client_that_closes_a_late_turn_is_not_held_up_by_a_broker_that_is_gone(
