@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Calls that have ended, and that the watchdog may still have, beside as many as are under way.
 ENDED_ENTRIES = 64
+#: Seconds after which the watchdog looks by itself: to wake it for each new call costs more.
+TICK = 0.5
 
 #: SO_LINGER: on, for no time at all.
 _RESET = struct.pack("ii", 1, 0)
@@ -162,6 +164,7 @@ class _Watchdog:
         self._heap: list[tuple[float, int, Call]] = []
         self._sweep_at = ENDED_ENTRIES
         self._numbers = itertools.count()
+        self._wakes_at = float("inf")
         self._thread: threading.Thread | None = None
 
     def watch(self, call: Call) -> None:
@@ -175,7 +178,7 @@ class _Watchdog:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="calls", daemon=True)
                 self._thread.start()
-            elif self._heap[0] is entry:
+            elif entry[0] < self._wakes_at:
                 self._changed.notify()
 
     def _push(self, call: Call) -> tuple[float, int, Call]:
@@ -188,11 +191,13 @@ class _Watchdog:
         while True:
             with self._changed:
                 while not self._heap:
+                    self._wakes_at = float("inf")
                     self._changed.wait()
                 moment, _, call = self._heap[0]
-                left = moment - time.monotonic()
-                if left > 0:
-                    self._changed.wait(left)
+                now = time.monotonic()
+                if moment > now and not call.ended:
+                    self._wakes_at = min(moment, now + TICK)
+                    self._changed.wait(self._wakes_at - now)
                     continue
                 heapq.heappop(self._heap)
                 if call.ended or moment != call.watched_for:

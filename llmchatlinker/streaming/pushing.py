@@ -109,7 +109,8 @@ def push(instruction_id: UUID, first: int, events: list[Event]) -> None:
     """Send committed events, numbered from ``first``, to live followers; returns at once."""
     if not events or get_settings().broker_is_embedded:
         return
-    _current.push([(instruction_id, first, first + len(events) - 1, as_json(events))])
+    if _current.queues(instruction_id) != ():  # somebody follows, or may
+        _current.push([(instruction_id, first, first + len(events) - 1, as_json(events))])
     if events[-1]["type"] in ENDINGS:
         _current.forget(instruction_id)
 

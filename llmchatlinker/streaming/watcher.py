@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between two looks, and seconds that one waits for PostgreSQL.
 INTERVAL = 0.2
 PATIENCE = 2.0
+#: Looks after the last stream for which the thread stays awake: to wake it costs a stream more.
+LOOKS = 5
 
 _LOOK = """
     SELECT s.attempt,
@@ -56,6 +58,7 @@ class Watcher:
         self._changed = threading.Condition()
         self._streams: dict[int, tuple[UUID, OnStop | None]] = {}
         self._look_now = False
+        self._asleep = False
         self._thread: threading.Thread | None = None
 
     def watch(self, stream: Watched, on_stop: OnStop) -> None:
@@ -67,7 +70,7 @@ class Watcher:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
                 self._thread.start()
-            if self._look_now or len(self._streams) == 1:  # else it wakes by itself
+            if self._look_now or self._asleep:
                 self._changed.notify()
 
     def leave(self, stream: Watched) -> None:
@@ -76,17 +79,21 @@ class Watcher:
             self._streams.pop(stream.attempt_id, None)
 
     def _run(self) -> None:
-        looked_at = 0.0
+        looked_at = time.monotonic()
+        empty = 0  # looks in a row that had nothing to look after
         while True:
             with self._changed:
-                while not self._streams:
+                self._asleep = not self._streams and empty > LOOKS
+                while self._asleep and not self._streams:
                     self._changed.wait()
-                    looked_at = time.monotonic()  # its claim has just looked
+                if self._asleep:
+                    self._asleep, looked_at = False, time.monotonic()  # its claim has just looked
                 while not self._look_now and (left := looked_at + INTERVAL - time.monotonic()) > 0:
                     self._changed.wait(left)
                 self._look_now = False
                 looked_at = time.monotonic()
                 streams = {attempt: found[0] for attempt, found in self._streams.items()}
+            empty = 0 if streams else empty + 1
             if not streams:
                 continue
             try:

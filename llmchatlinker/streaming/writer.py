@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between two flushes, and until another try for a stream whose rows were locked.
 INTERVAL = 0.05
 LOCKED = 0.01
+#: Seconds for which the thread goes on looking by itself: to wake it costs each stream more than that.
+LINGER = 1.0
 #: Seconds that ``drain`` waits for a flush under way, and that one try to flush takes at most.
 PATIENCE = 2.0
 
@@ -130,6 +132,7 @@ class Writer:
         self._dirty: dict[Stream, None] = {}
         self._under_way: Sequence[Stream] = ()
         self._due_at = math.inf
+        self._wakes_at = math.inf
         self._flushed_at = 0.0
         self._thread: threading.Thread | None = None
 
@@ -146,7 +149,8 @@ class Writer:
                 stream._fresh = False
             if not self._dirty or due_at < self._due_at:
                 self._due_at = due_at
-                self._changed.notify_all()
+                if due_at < self._wakes_at:
+                    self._changed.notify_all()
             self._dirty[stream] = None
 
     def start(self) -> None:
@@ -189,8 +193,17 @@ class Writer:
     def _next(self) -> list[Stream]:
         """Wait until a flush is due; returns the streams that have something to store."""
         with self._changed:
-            while not self._dirty or (left := self._due_at - time.monotonic()) > 0:
-                self._changed.wait(left if self._dirty else None)
+            now = time.monotonic()
+            lingers_until = now + LINGER
+            while not self._dirty or self._due_at > now:
+                self._wakes_at = self._due_at
+                if not self._dirty:
+                    self._wakes_at = now + INTERVAL if now < lingers_until else math.inf
+                left = self._wakes_at - now
+                self._changed.wait(None if left == math.inf else left)
+                now = time.monotonic()
+                if self._dirty:
+                    lingers_until = now + LINGER
             streams = list(self._dirty)
             self._dirty.clear()
             self._due_at = math.inf
