@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.units import limits
 from tests.fixtures.configuration import Configure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import at_once, eventually
@@ -93,6 +94,22 @@ def test_what_exceeds_a_limit_waits_and_is_answered(
     assert all(scene.cycle.envelope(i)["status"] == "success" for i in waiting)
     assert len(scene.provider.calls) == scene.cycle.count("attempts") == 6
     assert scene.cycle.count("instructions", "not_before IS NOT NULL") == 0
+
+
+def test_limits_that_claims_share_hold_when_many_begin_at_once(
+    scene: Scene, configure: Configure
+) -> None:
+    most = 2 * limits.STRIPES
+    limit(scene, "user", configure, most + 1)
+    limit(scene, "provider", configure, most)
+    scene.provider.otherwise = watch = Watch(0.3)
+    waiting = [scene.decoded("Hello", chat_id=chat_id) for chat_id in chats(scene, 2 * most)]
+
+    run_all(scene, waiting)
+
+    assert 1 < watch.most <= most
+    assert all(scene.cycle.envelope(i)["status"] == "success" for i in waiting)
+    assert len(scene.provider.calls) == scene.cycle.count("attempts") == 2 * most
 
 
 @pytest.mark.parametrize(
