@@ -1,6 +1,7 @@
 """``llmchatlinker``: the command line. docs/cli.md has every command, and the exit codes.
 
-A command is a row in ``COMMANDS`` and a function in a module of this package. The modules import
+A command is a row in ``COMMANDS`` and a function in a module of this package (after which
+``python -m tools.commands_page`` writes docs/cli.md anew). The modules import
 click and nothing heavy; what a command needs beyond that, it imports when it is called. So
 ``llmchatlinker --help`` loads neither Celery nor SQLAlchemy.
 """

@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 import pytest
+import requests
 from click.testing import CliRunner, Result
 
+from llmchatlinker import broker_policies
 from llmchatlinker.cli import COMMANDS, main
 from llmchatlinker.cli import status as status_command
 from llmchatlinker.cli.broker_facts import Queue, Worker
@@ -25,6 +27,7 @@ from llmchatlinker.embedded import commands as embedded_commands
 from llmchatlinker.envelope import Envelope, failure, success
 from llmchatlinker.errors import ConfigurationError, NotFound, ResultTimeout, Unavailable
 from llmchatlinker.results.result import InstructionResult
+from llmchatlinker.settings import Settings
 from tools import commands_page
 
 INSTRUCTION_ID = "0190c5a2-6f2e-7c9e-8f57-3f1c1b6f0a11"
@@ -429,6 +432,23 @@ def test_a_group_of_checks_ends_with_what_it_raises() -> None:
         raise Unavailable("Gone.", {"remedy": "Start it."})
 
     assert list(checked("two", group)) == [ok("one", "fine"), fail("two", "Gone.", "Start it.")]
+
+
+def test_policies_are_compared_with_those_that_the_broker_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there: list[dict[str, Any]] = [
+        {"vhost": "/", "name": name} | policy for name, policy in broker_policies.policies().items()
+    ]
+    response = requests.Response()
+    response.status_code = 200
+    monkeypatch.setattr(response, "json", lambda: there)
+    monkeypatch.setattr(requests, "request", lambda *_, **__: response)
+    settings = Settings(broker_api_url="http://127.0.0.1:1")
+    assert broker_policies.missing(settings) == []
+    there[0]["definition"] = {"delivery-limit": 2}
+    del there[1]
+    assert broker_policies.missing(settings) == list(broker_policies.policies())
 
 
 @pytest.mark.parametrize(("worst", "exit_code"), [("warn", 0), ("fail", 1)])
