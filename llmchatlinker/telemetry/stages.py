@@ -25,6 +25,10 @@ LINE = (
 _TYPES = {spec.task_name: spec for spec in INSTRUCTION_SET.values()}
 
 
+#: Seconds: what claims to have waited longer has a header that is not ours.
+_LONGEST = 7 * 86_400.0
+
+
 class ObservedStage:
     """A stage's task as it is told of. ``task_name``: of the task."""
 
@@ -45,8 +49,7 @@ class ObservedStage:
         """
         redelivered = (request.delivery_info or {}).get("redelivered")
         notes.begin(self._type, 2 if redelivered else 1)
-        published_at = request.get(tracing.PUBLISHED_AT)
-        queued = None if type(published_at) is not float else max(0.0, time.time() - published_at)
+        queued = _queued(request.get(tracing.PUBLISHED_AT))
         started = time.perf_counter()
         with tracing.observing(self._stage, self._unit, instruction_id, request) as span:
             otherwise = "failed"
@@ -87,3 +90,11 @@ class ObservedStage:
                 "ms": seconds * 1000,
             }
             logger.info(LINE, told)
+
+
+def _queued(published_at: object) -> float | None:
+    """Seconds since then; clocks of machines differ a little."""
+    if type(published_at) is not float:
+        return None
+    seconds = time.time() - published_at
+    return max(0.0, seconds) if seconds < _LONGEST else None
