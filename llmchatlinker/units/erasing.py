@@ -261,6 +261,7 @@ class _Eraser:
                     "answers": list(subject.answer_ids),
                 }
             ),
+            "answers_are_known": bool(subject.answer_ids),
             "after": after,
             "end": end,
         }
