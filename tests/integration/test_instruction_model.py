@@ -13,7 +13,13 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from llmchatlinker.errors import Conflict
 from tests.fixtures.cycles import Cycle
@@ -75,6 +81,14 @@ class InstructionSet(RuleBasedStateMachine):
         return not wrong
 
     # --- users ------------------------------------------------------------------------------------
+
+    @initialize(policies=st.tuples(POLICIES, POLICIES))
+    def begin(self, policies: tuple[str | None, str | None]) -> None:
+        """Two users and two chats, one of them shared: else most searches find nothing to talk in."""
+        for name in ("ada", "bob"):
+            self.create_user(name, None)
+        self.create_chat("apple", [0, 1], policies[0], False)
+        self.create_chat("pear", [0], policies[1], True)
 
     @rule(name=NAMES, profile=st.none() | WORDS)
     def create_user(self, name: str, profile: str | None) -> None:
@@ -485,11 +499,11 @@ class InstructionSet(RuleBasedStateMachine):
         assert len(self.provider.calls) == made
         self.look(chat_id)
 
+    @precondition(lambda self: self.turns)
     @rule(of=ANY)
     def cancel_a_turn_that_is_over(self, of: int) -> None:
-        if not self.turns:
-            self.expect(self.run("LLM_RESPONSE_CANCEL", instruction_id=str(uuid4())), {"not_found"})
-            return
+        nobody = self.run("LLM_RESPONSE_CANCEL", instruction_id=str(uuid4()))
+        self.expect(nobody, {"not_found"})
         known, chat_id = self.turns[of % len(self.turns)]
         if chat_id not in self.model.chats:
             return
