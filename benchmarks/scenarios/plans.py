@@ -55,6 +55,7 @@ class Plan:
     milliseconds: float
     pages: int
     whole: tuple[str, ...]
+    statements: int
 
 
 Plans = dict[str, Plan]
@@ -66,12 +67,23 @@ def look(url: str) -> Plans:
     environment = os.environ | {PREFIX + "DATABASE_URL": url, PREFIX + "CLIENT_PATIENCE": "600"}
     done = subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True)
     found = json.loads(done.stdout)
-    return {name: Plan(p[0], p[1], tuple(p[2])) for name, p in found.items()}
+    return {name: Plan(p[0], p[1], tuple(p[2]), p[3]) for name, p in found.items()}
+
+
+class _Notices(list[str]):
+    """What PostgreSQL says. SQLAlchemy empties a connection's list after each statement."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[str] = []
+
+    def append(self, notice: str) -> None:
+        self.kept.append(notice)
 
 
 def main() -> None:
     """Print them as JSON."""
-    notices: list[str] = []
+    notices = _Notices()
 
     @event.listens_for(database().engine, "connect")
     def explain(connection: Any, record: Any) -> None:
@@ -83,10 +95,10 @@ def main() -> None:
 
     found = {}
     for name, work in _functions().items():
-        notices.clear()
+        notices.kept.clear()
         work()
-        plan = _plan(notices)
-        found[name] = [plan.milliseconds, plan.pages, plan.whole]
+        plan = _plan(notices.kept)
+        found[name] = [plan.milliseconds, plan.pages, plan.whole, plan.statements]
     print(json.dumps(found))
 
 
@@ -135,16 +147,17 @@ def _functions() -> dict[str, Callable[[], object]]:
 
 
 def _plan(notices: list[str]) -> Plan:
-    milliseconds, pages, whole = 0.0, 0, set()
+    milliseconds, pages, whole, statements = 0.0, 0, set(), 0
     for notice in notices:
         _, brace, rest = notice.partition("{")
         if not brace:
             continue
         root = json.loads(brace + rest)["Plan"]
+        statements += 1
         milliseconds += root.get("Actual Total Time", 0.0)
         pages += root.get("Shared Hit Blocks", 0) + root.get("Shared Read Blocks", 0)
         whole |= _whole(root)
-    return Plan(round(milliseconds, 3), pages, tuple(sorted(whole)))
+    return Plan(round(milliseconds, 3), pages, tuple(sorted(whole)), statements)
 
 
 def _whole(node: dict[str, Any]) -> set[str]:

@@ -199,7 +199,7 @@ def measure(bench: Bench, room: Room, count: int, cycles: int, again: int = 0) -
         f"{name} reads the whole of {', '.join(plan.whole)} ({when})"
         for when, of in plans.items()
         for name, plan in of.items()
-        if plan.whole
+        if set(plan.whole) & set(start)  # the others are empty
     ]
     history = [after]
     for number in range(cycles):
