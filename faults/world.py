@@ -26,8 +26,8 @@ from faults.provider import CountingProvider
 from faults.servers import FaultServers
 
 #: Seconds. Deadlines are far behind the patience: what is only ended by its deadline was lost.
-PATIENCE = 240.0
-DEADLINE = 480.0
+PATIENCE = 400.0
+DEADLINE = 550.0
 SETTINGS: dict[str, object] = {
     "sweep_interval": 1.0,
     "sweep_grace": 4.0,
