@@ -84,11 +84,13 @@ class InstructionSet(RuleBasedStateMachine):
 
     @initialize(policies=st.tuples(POLICIES, POLICIES))
     def begin(self, policies: tuple[str | None, str | None]) -> None:
-        """Two users and two chats, one of them shared: else most searches find nothing to talk in."""
+        """Two users, a shared chat with two turns, one of ada's own: there is something to act on."""
         for name in ("ada", "bob"):
             self.create_user(name, None)
         self.create_chat("apple", [0, 1], policies[0], False)
         self.create_chat("pear", [0], policies[1], True)
+        for _ in range(2):
+            self.generate(1, 0, "apple", None, False)
 
     @rule(name=NAMES, profile=st.none() | WORDS)
     def create_user(self, name: str, profile: str | None) -> None:
@@ -340,9 +342,11 @@ class InstructionSet(RuleBasedStateMachine):
 
     @rule(who=ANY, where=ANY, text=WORDS, below=st.none() | ANY, fails=st.booleans())
     def generate(self, who: int, where: int, text: str, below: int | None, fails: bool) -> None:
-        user_id, chat_id = pick(self.model.users, who), pick(self.model.chats, where)
-        parent = None if below is None else self.pick_message(below)
+        chat_id = pick(self.model.chats, where)
         chat = self.model.chats.get(chat_id)
+        # Mostly a member: what others get is soon seen.
+        user_id = pick(self.model.users if chat is None or who % 3 == 0 else chat.members, who)
+        parent = None if below is None else self.pick_message(below)
         wrong = set()
         if user_id not in self.model.users or chat is None:
             wrong.add("not_found")
@@ -350,8 +354,8 @@ class InstructionSet(RuleBasedStateMachine):
             wrong.add("not_a_member")
         if parent is not None and (chat is None or parent not in chat.messages):
             wrong |= {"not_found", "invalid_data"}
-        if not wrong:
-            self.provider.script(scripts.error(400) if fails else scripts.echo)
+        if fails and not wrong:
+            self.provider.script(scripts.error(400))
         made = len(self.provider.calls)
         data = {"user_id": user_id, "chat_id": chat_id, "llm_id": self.llm_id, "user_input": text}
         envelope = self.run("LLM_RESPONSE_GENERATE", (user_id,), **data, parent_message_id=parent)
@@ -457,7 +461,6 @@ class InstructionSet(RuleBasedStateMachine):
         assert self.cycle.decode(first)
         more = {} if policy is None else {"turn_policy": policy}
         second = self.cycle.submit("LLM_RESPONSE_GENERATE", **data, user_input=words[1], **more)
-        self.provider.script(scripts.echo, scripts.echo)
         self.cycle.finish(second)
         self.cycle.finish(first, "execute")
         self.cycle.deliver("llm.generate")
