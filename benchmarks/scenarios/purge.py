@@ -45,7 +45,7 @@ SERVER = {
 _FILL = """
     INSERT INTO instructions (id, type, state, data, user_ids, chat_id, turn, submitted_at,
            deadline_at, published_at, decoded_at, executed_at, final_at, outcome)
-    SELECT gen_random_uuid(), 'LLM_RESPONSE_GENERATE', 'final',
+    SELECT uuidv7(t - now()), 'LLM_RESPONSE_GENERATE', 'final',
            jsonb_build_object('user_id', u, 'chat_id', u, 'llm_id', 1,
                               'user_input', repeat('so on ', 30)),
            ARRAY[u], u, 'done', t, t, t, t, t, t,
@@ -65,7 +65,7 @@ _EVENTS = """
 _NEW = (
     """
     INSERT INTO instructions (id, type, data, user_ids, chat_id, turn, deadline_at)
-    SELECT gen_random_uuid(), type, data, user_ids, chat_id, 'queued', now() + interval '60 s'
+    SELECT uuidv7(), type, data, user_ids, chat_id, 'queued', now() + interval '60 s'
       FROM (SELECT * FROM instructions ORDER BY seq DESC LIMIT %(count)s) AS pattern
      WHERE data <> '{}'
     """,
