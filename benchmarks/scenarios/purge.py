@@ -217,7 +217,13 @@ def measure(bench: Bench, room: Room, count: int, cycles: int, again: int = 0) -
     report.plots = [Lines("size over cycles", "cycle", "MB", lines)]
     report.raw = {"batches": batches, "cycles": history, "again": again or count}
     for name, line in lines.items():
-        if len(line) > 2 and line[-1][1] > line[1][1] * (1 + ALLOWED_GROWTH):
+        # Indexes settle only once every row was replaced: rows are updated in bulk here, so most
+        # updates leave an entry in each, which a worker's own updates do not.
+        if (
+            "indexes" not in name
+            and len(line) > 2
+            and line[-1][1] > line[1][1] * (1 + ALLOWED_GROWTH)
+        ):
             report.failures.append(f"{name} grew from {line[1][1]:.0f} to {line[-1][1]:.0f} MB")
     return report
 
