@@ -418,17 +418,19 @@ class InstructionSet(RuleBasedStateMachine):
         assert question is not None
         asked = chat.messages[question]
         made = len(self.provider.calls)
-        if asked.user is None or asked.user not in chat.members:
-            # Nobody who may ask: whoever asked has left, or was erased.
+        # A question of somebody who was deleted is nobody's, and who is still in the chat may ask anew.
+        gone = asked.user is not None and asked.user not in chat.members
+        if gone or asked.erased:
             envelope = self.run(
                 "LLM_RESPONSE_REGENERATE", message_id=message_id, llm_id=self.llm_id
             )
             assert envelope["status"] == "error", envelope
             assert len(self.provider.calls) == made
             return
+        carries = () if asked.user is None else (asked.user,)
         self.provider.script(scripts.answer(text))
         envelope = self.run(
-            "LLM_RESPONSE_REGENERATE", (asked.user,), message_id=message_id, llm_id=self.llm_id
+            "LLM_RESPONSE_REGENERATE", carries, message_id=message_id, llm_id=self.llm_id
         )
         self.expect(envelope, set())
         view = envelope["data"]["llm_response"]
