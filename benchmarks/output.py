@@ -13,6 +13,9 @@ from rich.table import Table as RichTable
 from benchmarks import svg
 from benchmarks.figures import Report, Row, Table
 
+#: Samples of a kind that are kept, at most: enough for every percentile that is shown.
+KEPT = 1_000
+
 
 def show(console: Console, scenario: str, report: Report) -> None:
     """Print the tables and notes."""
@@ -27,7 +30,10 @@ def show(console: Console, scenario: str, report: Report) -> None:
 def keep(
     directory: Path, scenario: str, report: Report, machine: dict[str, Any], quick: bool
 ) -> Path:
-    """Write ``<scenario>.json`` and, if there are plots, ``<scenario>.svg``."""
+    """Write ``<scenario>.json`` and, if there are plots, ``<scenario>.svg``.
+
+    Of more than ``KEPT`` samples it has as many, evenly spaced among the sorted ones.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     document = {
         "scenario": scenario,
@@ -36,13 +42,24 @@ def keep(
         "tables": [asdict(table) for table in report.tables],
         "notes": report.notes,
         "failures": report.failures,
-        "raw": report.raw,
+        "raw": _thinned(report.raw),
     }
     path = directory / f"{scenario}.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if report.plots:
         path.with_suffix(".svg").write_text(svg.render(report.plots), encoding="utf-8")
     return path
+
+
+def _thinned(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return {key: _thinned(value) for key, value in raw.items()}
+    if not isinstance(raw, list | tuple):
+        return raw
+    if len(raw) <= KEPT or not all(isinstance(value, int | float) for value in raw):
+        return [_thinned(value) for value in raw]
+    ordered = sorted(raw)
+    return [ordered[round(index * (len(raw) - 1) / (KEPT - 1))] for index in range(KEPT)]
 
 
 def _rich(scenario: str, table: Table) -> RichTable:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -313,7 +314,8 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             for connection in self._open:
                 if connection.fileno() >= 0:
-                    connection.shutdown(socket.SHUT_RDWR)
+                    with suppress(OSError):  # the other side has reset it
+                        connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves early is what some tests are about."""

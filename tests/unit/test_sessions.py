@@ -11,13 +11,13 @@ def endpoint(number: int) -> Endpoint:
 
 
 def test_the_sessions_of_those_used_last_are_kept() -> None:
-    first = http._session(endpoint(1))
+    first = http._kept_for(endpoint(1))
 
     for number in range(2, http.SESSIONS + 1):
-        http._session(endpoint(number))
-        assert http._session(endpoint(1)) is first
+        http._kept_for(endpoint(number))
+        assert http._kept_for(endpoint(1)) is first
     for number in range(1000, 1000 + http.SESSIONS):
-        http._session(endpoint(number))
+        http._kept_for(endpoint(number))
 
-    assert len(http._sessions) == http.SESSIONS
-    assert http._session(endpoint(1)) is not first
+    assert len(http._kept) == http.SESSIONS
+    assert http._kept_for(endpoint(1)) is not first
