@@ -11,15 +11,13 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 from amqp.exceptions import MessageNacked
-from celery import chain
-from celery.canvas import Signature
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as BrokerError
 
+from llmchatlinker import stage_messages
 from llmchatlinker.celery_app import app
 from llmchatlinker.db.sessions import Unanswered, database
 from llmchatlinker.errors import Conflict, Unavailable
@@ -29,11 +27,10 @@ from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings, without_password
+from llmchatlinker.stage_messages import Ids
 from llmchatlinker.streaming.pushing import push
 from llmchatlinker.submission import Submission, check
 from llmchatlinker.telemetry import tracing
-from llmchatlinker.telemetry.tracing import PUBLISHED_AT, TRACEPARENT
-from llmchatlinker.topology import DECODE_TASK, STORE_TASK
 from llmchatlinker.turns import Released
 
 logger = logging.getLogger(__name__)
@@ -42,29 +39,6 @@ logger = logging.getLogger(__name__)
 POOL_TIMEOUT = 30.0
 #: Seconds before a message that the broker has refused is published again.
 REFUSED = 0.1
-#: States of a row and the stage that is due in them.
-DUE = {"submitted": 0, "decoded": 1, "executed": 2}
-
-
-def cycle(spec: InstructionType, state: str = "submitted") -> Signature:
-    """The chain of what is left for an instruction in ``state``; every message carries only its id."""
-    names = (DECODE_TASK, spec.task_name, STORE_TASK)[DUE[state] :]
-    # Without a time limit for the confirm, a frozen broker would hold the publisher for ever.
-    options = {"confirm_timeout": get_settings().confirm_timeout}
-    return chain([app.signature(name, options=dict(options)) for name in names], app=app)
-
-
-@lru_cache(maxsize=256)
-def _steps(spec: InstructionType, state: str, confirm_timeout: float) -> tuple[Signature, ...]:
-    """The chain's signatures, last one first as Celery sends them, still without ids.
-
-    The chain of a type is always the same, and composing it takes as long as publishing it does.
-    """
-    steps = cycle(spec, state)
-    frozen, _ = steps.prepare_steps((), {}, steps.tasks, app=app)
-    for step in frozen:
-        del step.options["task_id"], step.options["reply_to"]  # those of this one freezing
-    return tuple(frozen)
 
 
 def publish(
@@ -78,25 +52,10 @@ def publish(
     """Put the stage that is due onto its queue. The id is the last task's, and every task's root.
 
     ``traceparent``: what every message of the chain carries. ``options`` are those of ``apply_async``
-    for the first message. The chain's own ``run`` does the same, but keeps a ``producer`` for itself
-    (celery/canvas.py), and then takes one more.
+    for the first message.
     """
-    text = str(instruction_id)
-    tasks: list[dict[str, Any]] = []
-    headers = {} if traceparent is None else {TRACEPARENT: traceparent}
-    for step in _steps(spec, state, get_settings().confirm_timeout):
-        of_step: dict[str, Any] = {
-            "task_id": str(uuid.uuid4()) if tasks else text,
-            "root_id": text,
-        }
-        if headers:
-            of_step["headers"] = headers
-        if reply_to is not None:
-            of_step["reply_to"] = reply_to
-        tasks.append(dict(step, options=step.options | of_step))
-    first = tasks.pop()
-    options["headers"] = headers | {PUBLISHED_AT: time.time()}
-    app.send_task(first["task"], (text,), chain=tasks, **(first["options"] | options))
+    kind = stage_messages.kind(spec, state, get_settings().confirm_timeout)
+    stage_messages.send(kind, Ids(str(instruction_id), reply_to, traceparent), **options)
 
 
 def submit(

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from llmchatlinker.after_commit import follow
+from llmchatlinker.db.driver import rows
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import success
 from llmchatlinker.instruction_data.fields import Data
@@ -114,6 +115,7 @@ _EXECUTED = """
            data = CASE WHEN data ? 'api_key' OR data ? 'settings'
                        THEN data - 'api_key' #- '{settings,headers}' ELSE data END
      WHERE id = %(id)s AND state = 'decoded'
+    RETURNING id
 """
 
 
@@ -124,12 +126,12 @@ def _transaction(
     text = str(instruction_id)
 
     def work(session: Session) -> tuple[Released, ...]:
-        connection = session.connection()
-        row = connection.exec_driver_sql(_READ, {"id": text}).first()
-        if row is None or row[0] != spec.name:
+        found = rows(session, {"id": text}, _READ)
+        if not found or found[0][0] != spec.name:
             raise Closed(dropped(instruction_id))
-        check_due(instruction_id, row[2], "decoded", row[3])
-        result = handler(session, parse(spec.data, row[1], decoded=True))
+        _, raw, state, late = found[0]
+        check_due(instruction_id, state, "decoded", late)
+        result = handler(session, parse(spec.data, raw, decoded=True))
         session.flush()
         user = result.get("user")
         outcome = json.dumps(success(text, result, spec.done))
@@ -139,7 +141,7 @@ def _transaction(
             "outcome": outcome,
             "user_ids": [user["user_id"]] if isinstance(user, dict) else None,
         }
-        if connection.exec_driver_sql(_EXECUTED, values).rowcount == 0:
+        if not rows(session, values, _EXECUTED):
             raise Closed(True)  # done by another delivery just now
         return ()  # no turn was taken, so none is released
 
