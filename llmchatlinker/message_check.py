@@ -19,21 +19,19 @@ OURS = "llmchatlinker."
 LARGEST = 65_536
 
 
-#: What Celery's headers are in a message of ours (``celery/app/amqp.py``, ``as_task_v2``); None is
-#: allowed for each. Others make its request stumble in the pool.
-NOTHING = type(None)
+#: What Celery's headers are in a message of ours (``celery/app/amqp.py``, ``as_task_v2``), where they
+#: are not None. Others make its request stumble in the pool.
 HEADERS: dict[str, tuple[type, ...]] = {
-    "retries": (int, NOTHING),
-    "timelimit": (list, tuple, NOTHING),
-    "ignore_result": (bool, NOTHING),
-    "stamps": (dict, NOTHING),
-    "stamped_headers": (list, NOTHING),
+    "retries": (int,),
+    "timelimit": (list, tuple),
+    "ignore_result": (bool,),
+    "stamps": (dict,),
+    "stamped_headers": (list,),
 } | dict.fromkeys(
-    ("shadow", "root_id", "parent_id", "group", "origin", "lang", "argsrepr", "kwargsrepr"),
-    (str, NOTHING),
+    ("shadow", "root_id", "parent_id", "group", "origin", "lang", "argsrepr", "kwargsrepr"), (str,)
 )
 #: Never in a message of ours: a stage waits as a row, and these are the worker's own to set.
-NEVER = ("eta", "expires", "redelivered", "delivery_info", "hostname", "args", "kwargs")
+NEVER = frozenset(("eta", "expires", "redelivered", "delivery_info", "hostname", "args", "kwargs"))
 
 
 def what_is_wrong(message: Any) -> str | None:
@@ -51,17 +49,20 @@ def what_is_wrong(message: Any) -> str | None:
 
 
 def _wrong_headers(headers: dict[str, Any]) -> str | None:
-    for name, kinds in HEADERS.items():
-        if type(headers.get(name)) not in kinds:
+    for name, value in headers.items():
+        if value is None:
+            continue
+        kinds = HEADERS.get(name)
+        if kinds is not None and type(value) not in kinds:
             return "has headers that make no sense"
+        if name in NEVER:
+            return "has headers that no stage has"
     limits = headers.get("timelimit")
     if limits is not None and (len(limits) != 2 or any(limit is not None for limit in limits)):
         return "has time limits"
     root_id = headers.get("root_id")
     if root_id is not None and as_instruction_id(root_id) is None:
         return "is of no instruction"
-    if any(headers.get(name) is not None for name in NEVER):
-        return "has headers that no stage has"
     return None
 
 
