@@ -25,6 +25,7 @@ from llmchatlinker.db.sessions import Unanswered, database
 from llmchatlinker.errors import Conflict, Unavailable
 from llmchatlinker.instructions import InstructionType, instruction_type
 from llmchatlinker.load import admit
+from llmchatlinker.outages import BROKER_ERRORS, broker_answered, broker_failed
 from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
@@ -44,6 +45,8 @@ POOL_TIMEOUT = 30.0
 REFUSED = 0.1
 #: States of a row and the stage that is due in them.
 DUE = {"submitted": 0, "decoded": 1, "executed": 2}
+#: A message's header: its stage was published before, and may have been begun.
+AGAIN = "again"
 
 
 def cycle(spec: InstructionType, state: str = "submitted") -> Signature:
@@ -73,13 +76,15 @@ def publish(
     state: str,
     reply_to: str | None = None,
     traceparent: str | None = None,
+    *,
+    again: bool = False,
     **options: Any,
 ) -> None:
     """Put the stage that is due onto its queue. The id is the last task's, and every task's root.
 
-    ``traceparent``: what every message of the chain carries. ``options`` are those of ``apply_async``
-    for the first message. The chain's own ``run`` does the same, but keeps a ``producer`` for itself
-    (celery/canvas.py), and then takes one more.
+    ``traceparent``: what every message of the chain carries. ``again``: it was published before.
+    ``options`` are those of ``apply_async`` for the first message. The chain's own ``run`` does the
+    same, but keeps a ``producer`` for itself (celery/canvas.py), and then takes one more.
     """
     text = str(instruction_id)
     tasks: list[dict[str, Any]] = []
@@ -95,7 +100,8 @@ def publish(
             of_step["reply_to"] = reply_to
         tasks.append(dict(step, options=step.options | of_step))
     first = tasks.pop()
-    options["headers"] = headers | {PUBLISHED_AT: time.time()}
+    of_first = {AGAIN: True} if again else {}
+    options["headers"] = headers | of_first | {PUBLISHED_AT: time.time()}
     app.send_task(first["task"], (text,), chain=tasks, **(first["options"] | options))
 
 
@@ -301,8 +307,12 @@ def publish_released(released: Iterable[Released], *, patiently: bool = False) -
     for item in released:
         try:
             send(item.instruction_id, instruction_type(item.type), "decoded")
+        except BROKER_ERRORS as error:
+            broker_failed(error)
         except Exception:
             logger.exception("Instruction %s could not be sent on yet", item.instruction_id)
+        else:
+            broker_answered()
 
 
 def announce(ending: Ending, *, patiently: bool = False) -> None:

@@ -55,3 +55,15 @@ def test_poison_is_found_its_client_is_told_and_its_neighbours_are_done(
     assert [tuple(row) for row in rows] == [
         ("user", "poisoned", "llmchatlinker.user.user_create", "closed")
     ]
+
+
+def test_with_many_workers_as_many_die_as_there_are_starts(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    workers = [worker(include=poison.MODULE) for _ in range(5)]
+
+    failed = failure(USER_CREATE.delay(username="poison").get(timeout=SECONDS))
+
+    assert (failed.code, failed.details) == ("poisoned", {"starts": 3})
+    assert sum(not process.alive for process in workers) == 3
+    assert USER_CREATE.delay(username="ada").get(timeout=SECONDS)["status"] == "success"
