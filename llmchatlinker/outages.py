@@ -61,7 +61,7 @@ class Outage:
 
 
 #: What is raised where the broker is gone, or refuses for the moment.
-BROKER_ERRORS = (OperationalError, AMQPError, ConnectionError, TimeoutError)
+BROKER_ERRORS = (OperationalError, AMQPError, OSError)
 
 
 def broker_failed(error: BaseException) -> None:

@@ -16,12 +16,21 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.worker import consumer as celery_consumer
 from celery.worker.state import maybe_shutdown
 
-from llmchatlinker.outages import broker_answered, broker_failed
+from llmchatlinker.message_check import OURS
+from llmchatlinker.outages import BROKER_ERRORS, broker_answered, broker_failed
 
-#: Celery's own lines about it, as they stand in its code, by the logger that has them.
+#: Celery's own lines about it, as they stand in its code, by the logger that has them, and whether they
+#: speak of now: what can't be acknowledged came on a connection that may have gone long ago.
 SAID_BY_CELERY = {
-    "celery.worker.consumer.consumer": ("%s (%r)",),
-    "celery.worker.request": ("Couldn't ack %r, reason:%r", "Couldn't reject %r, reason: %r"),
+    "celery.worker.consumer.consumer": {"%s (%r)": True},
+    "celery.worker.request": {
+        "Couldn't ack %r, reason:%r": False,
+        "Couldn't reject %r, reason: %r": False,
+    },
+    "celery.app.amqp": {
+        "Retrying refused callback publish for %r (%s/%s, waiting %ss): %r": True,
+        "Giving up refused callback publish for %r: %r": True,
+    },
 }
 #: Seconds between two looks whether an outage is over.
 LOOK = 1.0
@@ -32,10 +41,27 @@ class _Said(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged."""
-        return record.msg not in SAID_BY_CELERY[record.name]
+        is_of_now = SAID_BY_CELERY[record.name].get(record.msg)
+        error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        if is_of_now is None or not isinstance(error, BROKER_ERRORS):
+            return True
+        if is_of_now:
+            broker_failed(error)
+        return False
+
+
+class _HandOffs(logging.Filter):
+    """Keeps out of the log that a stage could not be handed on: the sweeper does it, once it can."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged."""
+        told = record.args if isinstance(record.args, dict) else {}
+        error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+        return not (isinstance(error, BROKER_ERRORS) and str(told.get("name")).startswith(OURS))
 
 
 _said = _Said()
+_hand_offs = _HandOffs()
 
 
 class OutageWatch(bootsteps.StartStopStep):
@@ -64,6 +90,7 @@ class QuietConsumer(celery_consumer.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         for name in SAID_BY_CELERY:
             logging.getLogger(name).addFilter(_said)
+        logging.getLogger("celery.app.trace").addFilter(_hand_offs)
         super().__init__(*args, **kwargs)
 
     def ensure_connected(self, conn: Any) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 import pytest
 
 from llmchatlinker import outages
 from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.db import sessions
 from llmchatlinker.db.sessions import Database
 from llmchatlinker.errors import Unavailable
 from tests.fixtures.brokers import Broker
@@ -54,7 +54,7 @@ def test_an_outage_of_the_broker_is_two_lines_in_a_workers_log(
             for line in process.log_text().splitlines()[before:]
             if "INFO" not in line and "stage=" not in line
         ]
-    assert len(said) == 2, said
+    assert len(said) == 2, "\n".join(said)
     assert "does not answer, waiting for it" in said[0]
     assert "answers again" in said[1]
 
@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_and_reads_that_succeed_are_one_outage(
             database.statement(full, {}, patience=0)
         database.statement("SELECT 1", {}, patience=0)
 
-    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    said = [r.getMessage() for r in caplog.records if r.name == sessions.__name__]
     assert len(said) == 1
     assert "No space left on device" in said[0]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+from kombu.exceptions import OperationalError
 
-from llmchatlinker import outages
+from llmchatlinker import outages, quiet_consumer
 from llmchatlinker.outages import QUIET, Outage
 
 logger = logging.getLogger("test.outages")
@@ -85,3 +86,39 @@ def test_where_nothing_failed_nothing_is_said(
     Outage("The server", logger).answered()
 
     assert lines(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "args", "error", "is_kept"),
+    [
+        ("celery.worker.request", "Couldn't ack %r, reason:%r", (1,), OSError("gone"), False),
+        ("celery.worker.request", "Another line about %r, %r", (1,), OSError("gone"), True),
+        ("celery.worker.request", "Couldn't ack %r, reason:%r", (1,), ValueError("a defect"), True),
+    ],
+)
+def test_of_celerys_own_lines_those_about_the_broker_are_left_out(
+    name: str, line: str, args: tuple[object, ...], error: Exception, is_kept: bool
+) -> None:
+    record = logging.LogRecord(name, logging.CRITICAL, "", 0, line, (*args, error), None)
+
+    assert quiet_consumer._said.filter(record) is is_kept
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "is_kept"),
+    [
+        ("llmchatlinker.user.user_create", OperationalError("gone"), False),
+        ("llmchatlinker.user.user_create", ValueError("a defect"), True),
+        ("somebodys.task", OperationalError("gone"), True),
+    ],
+)
+def test_a_stage_that_could_not_be_handed_on_has_no_traceback(
+    name: str, error: Exception, is_kept: bool
+) -> None:
+    told = {"name": name}
+    failed = (type(error), error, None)
+    record = logging.LogRecord(
+        "celery.app.trace", logging.ERROR, "", 0, "%(name)s", (told,), failed
+    )
+
+    assert quiet_consumer._hand_offs.filter(record) is is_kept
