@@ -77,7 +77,7 @@ def test_with_many_workers_as_many_die_as_there_are_starts(
 @pytest.fixture
 def embedded(cycle: Cycle, configure: Configure) -> Iterator[None]:
     """Messages travel through the test's own database."""
-    url = embedded_broker.broker_url(get_settings().database_url)
+    url = embedded_broker.broker_url(get_settings().sqlalchemy_url)
     settings = configure(broker_url=url, sweep_interval=0.5, sweep_grace=1.0)
     reconnect()
     embedded_broker.prepare(settings)
@@ -86,6 +86,7 @@ def embedded(cycle: Cycle, configure: Configure) -> Iterator[None]:
     reconnect()
 
 
+@pytest.mark.filterwarnings("ignore:The ``noload``")  # of kombu's transport
 @pytest.mark.usefixtures("embedded")
 def test_in_the_embedded_system_the_sweeper_brings_poison_to_its_end(
     cycle: Cycle, worker: StartWorker, configure: Configure
