@@ -12,6 +12,7 @@ from llmchatlinker.after_commit import follow
 from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import Cancelled, ConfigurationError
 from llmchatlinker.ids import as_instruction_id
+from llmchatlinker.remote_control import Mailbox
 from llmchatlinker.results.reading import end
 from llmchatlinker.settings import get_settings
 from llmchatlinker.turns import Aftermath
@@ -47,6 +48,8 @@ class CancellingControl(Control):
     Celery would have every worker remember the id of the chain's last task, which is `store`: nothing
     would be cancelled (``celery/worker/control.py``, ``_revoke``).
     """
+
+    Mailbox = Mailbox
 
     def broadcast(self, command: str, arguments: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Send a command to the workers, less the instructions that are to be revoked."""

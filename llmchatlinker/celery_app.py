@@ -73,6 +73,7 @@ class App(Celery):
     count here.
     """
 
+    amqp_cls = "llmchatlinker.broker_connection:AMQP"
     backend_cls = "llmchatlinker.results.backend:PostgresBackend"
     control_cls = "llmchatlinker.cancels:CancellingControl"
 

@@ -28,6 +28,7 @@ from celery.worker import consumer as celery_consumer
 
 from llmchatlinker import health
 from llmchatlinker.message_check import what_is_wrong
+from llmchatlinker.quiet_consumer import OutageWatch, QuietConsumer
 from llmchatlinker.stopping import stopping
 from llmchatlinker.topology import dead_letter_queue
 
@@ -95,17 +96,17 @@ class Heartbeat(bootsteps.StartStopStep):
             self._entry = None
 
 
-class Consumer(celery_consumer.Consumer):
+class Consumer(QuietConsumer):
     """See the module's docstring."""
 
     class Blueprint(celery_consumer.Consumer.Blueprint):
-        """Celery's steps, less one, plus three."""
+        """Celery's steps, less one, plus four."""
 
         default_steps = [
             step
             for step in celery_consumer.Consumer.Blueprint.default_steps
             if not str(step).endswith("DelayedDelivery")
-        ] + [DeadLetters, EventFlush, Heartbeat]
+        ] + [DeadLetters, EventFlush, Heartbeat, OutageWatch]
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """The connection that events are published on: without confirms, see above.

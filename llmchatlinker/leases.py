@@ -1,7 +1,8 @@
 """The heartbeat of provider calls: one thread per process renews the leases of all calls in it.
 
 A lease that runs out means that the worker is dead, so it must not run out because PostgreSQL was
-slow once: it is renewed three times in its length.
+slow once: it is renewed three times in its length. What takes long and is in no ledger (a question for
+a provider's models, an erasure) has no lease, and its row gets a sign of life instead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,18 @@ from llmchatlinker.settings import get_settings
 logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
+#: Seconds between two renewals, at least, where the sweeper's grace asks for less.
+SHORTEST = 1.0
+
+#: Whoever has such a row locked is at it, and is not waited for.
+_SIGN_OF_LIFE = """
+    UPDATE instructions SET published_at = clock_timestamp(), started_at = clock_timestamp()
+     WHERE id IN (SELECT id FROM instructions
+                   WHERE id = ANY (CAST(%(ids)s AS uuid[])) AND state = 'decoded'
+                     AND NOT EXISTS (SELECT FROM attempts
+                                      WHERE instruction_id = instructions.id AND status = 'started')
+                     FOR NO KEY UPDATE SKIP LOCKED)
+"""
 
 _held: set[uuid.UUID] = set()
 _lock = threading.Lock()
@@ -33,7 +46,7 @@ _keeper: threading.Thread | None = None
 
 @contextmanager
 def held(instruction_id: uuid.UUID) -> Iterator[None]:
-    """Keep the lease of the instruction's started attempt alive."""
+    """Keep the lease of the instruction's started attempt alive, or its row where there is none."""
     global _keeper
     with _work:
         _held.add(instruction_id)
@@ -54,7 +67,9 @@ def lease_end() -> object:
 
 
 def _renew_for_ever() -> None:
-    pause = get_settings().lease / RENEWALS_PER_LEASE
+    settings = get_settings()
+    # Often enough for the sweeper, too, which sends out again what gives no sign.
+    pause = min(settings.lease / RENEWALS_PER_LEASE, max(settings.sweep_grace / 2, SHORTEST))
     while True:
         with _work:
             while not _held:
@@ -79,3 +94,5 @@ def _renew(instruction_ids: list[uuid.UUID], patience: float) -> None:
         )
 
     database().run(work, patience=patience)
+    ids = [str(instruction_id) for instruction_id in instruction_ids]
+    database().statement(_SIGN_OF_LIFE, {"ids": ids}, patience=patience)

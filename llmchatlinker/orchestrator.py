@@ -23,6 +23,7 @@ from llmchatlinker.db.sessions import Unanswered, database
 from llmchatlinker.errors import Conflict, Unavailable
 from llmchatlinker.instructions import InstructionType, instruction_type
 from llmchatlinker.load import admit
+from llmchatlinker.outages import BROKER_ERRORS, broker_answered, broker_failed
 from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 POOL_TIMEOUT = 30.0
 #: Seconds before a message that the broker has refused is published again.
 REFUSED = 0.1
+#: A message's header: its stage was published before, and may have been begun.
+AGAIN = "again"
 
 
 def publish(
@@ -47,15 +50,18 @@ def publish(
     state: str,
     reply_to: str | None = None,
     traceparent: str | None = None,
+    *,
+    again: bool = False,
     **options: Any,
 ) -> None:
     """Put the stage that is due onto its queue. The id is the last task's, and every task's root.
 
-    ``traceparent``: what every message of the chain carries. ``options`` are those of ``apply_async``
-    for the first message.
+    ``traceparent``: what every message of the chain carries. ``again``: it was published before.
+    ``options`` are those of ``apply_async`` for the first message.
     """
     kind = stage_messages.kind(spec, state, get_settings().confirm_timeout)
-    stage_messages.send(kind, Ids(str(instruction_id), reply_to, traceparent), **options)
+    ids = Ids(str(instruction_id), reply_to, traceparent)
+    stage_messages.send(kind, ids, headers={AGAIN: True} if again else None, **options)
 
 
 def submit(
@@ -260,8 +266,12 @@ def publish_released(released: Iterable[Released], *, patiently: bool = False) -
     for item in released:
         try:
             send(item.instruction_id, instruction_type(item.type), "decoded")
+        except BROKER_ERRORS as error:
+            broker_failed(error)
         except Exception:
             logger.exception("Instruction %s could not be sent on yet", item.instruction_id)
+        else:
+            broker_answered()
 
 
 def announce(ending: Ending, *, patiently: bool = False) -> None:

@@ -142,6 +142,9 @@ def _write(
     """Write into the locked row what becomes of the instruction."""
     if isinstance(what, Parked):
         park(instruction, what, after)
+    elif isinstance(what, HandedBack):
+        # In good order: that its message comes again speaks of no crash. Its next start is the first.
+        instruction.starts, instruction.starts_of = 0, instruction.state
     elif isinstance(what, Ended):
         text = str(instruction.id)
         if what.error is not None:
@@ -155,6 +158,7 @@ def park(instruction: Instruction, why: Parked, aftermath: Aftermath) -> None:
     """Let the instruction wait as a row."""
     instruction.state, instruction.wait_reason = "waiting", why.reason
     instruction.provider_id = why.provider_id
+    instruction.starts, instruction.starts_of = 0, None  # it has survived so far
     if why.reason != "turn":  # so that the index has it
         length = func.make_interval(0, 0, 0, 0, 0, 0, why.seconds or 0)
         instruction.not_before = func.clock_timestamp() + length

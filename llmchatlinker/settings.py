@@ -78,7 +78,8 @@ class Settings:
     )
     in_doubt: str = _setting(
         "fail",
-        "after a worker died at a call of which nothing was shown yet: fail, or retry it",
+        "after a worker died at a call of which nothing was shown yet: fail, or retry it, until as many "
+        "calls are in doubt as a stage has starts",
         choices=("fail", "retry"),
     )
     user_concurrency: int = _setting(16, "generations of one user at once; the others wait")
@@ -151,6 +152,11 @@ class Settings:
         "allow",
         "whether providers may have private, local and link-local addresses: allow or refuse",
         choices=("allow", "refuse"),
+    )
+    remote_control: str = _setting(
+        "look",
+        "what workers do that is asked by remote control: look (answer questions, and revoke), or all",
+        choices=("look", "all"),
     )
     heartbeat_file: str = _setting(
         "", "file that a worker touches while it is connected, for health probes"

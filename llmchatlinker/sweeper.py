@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from sqlalchemy import exists, func, or_, select, text, update
+from sqlalchemy import exists, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from llmchatlinker.after_commit import follow
@@ -34,6 +34,7 @@ from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import DeadlineExceeded, Unavailable
 from llmchatlinker.instructions import INSTRUCTION_SET
 from llmchatlinker.orchestrator import announce, publish, publish_released
+from llmchatlinker.outages import BROKER_ERRORS, broker_failed
 from llmchatlinker.outcomes import finalise
 from llmchatlinker.retention import purge
 from llmchatlinker.settings import get_settings
@@ -48,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 #: Rows that one sweep touches at most, so that its transaction stays short.
 BATCH = 500
+#: Seconds in a sweep for what is late, so that the other duties come to their turn.
+ROUND = 4.0
 LOCK = 0x11C5EE
 Lost = tuple[uuid.UUID, str, str]
 
@@ -84,22 +87,29 @@ def _note(duty: Any, error: Exception) -> str:
     name = str(getattr(duty, "func", duty).__name__)
     failure = f"{name} {type(error).__name__}"
     sweeps.failures[name.strip("_")] += 1
-    if failure not in _failing:
+    if isinstance(error, BROKER_ERRORS):
+        broker_failed(error)  # which says so once, for all that can't be sent on
+    elif failure not in _failing:
         _failing.add(failure)
-        # With a broker that is down nothing can be sent on, and the worker's consumer says so.
         logger.warning("Sweeping: %s failed, and is tried again: %r", name.strip("_"), error)
     return failure
 
 
 def _expire(late: list[uuid.UUID]) -> dict[str, int]:
+    """Batch after batch, for a while: thousands may be late at once."""
     expired = 0
-    for instruction_id in late:
-        ending = finalise(
-            instruction_id, DeadlineExceeded(), patience=get_settings().client_patience
-        )
-        if ending is not None:
-            announce(ending)
-            expired += 1
+    patience = get_settings().client_patience
+    end = time.monotonic() + ROUND
+    more: list[uuid.UUID] | None = late
+    while more:
+        for instruction_id in more:
+            ending = finalise(instruction_id, DeadlineExceeded(), patience=patience)
+            if ending is not None:
+                announce(ending)
+                expired += 1
+        if len(more) < BATCH or time.monotonic() > end:
+            break
+        more = database().run(_late, patience=patience)
     return {"expired": expired}
 
 
@@ -136,7 +146,7 @@ def _republish() -> dict[str, int]:
         lambda session: _take_lost(session, ready), patience=get_settings().client_patience
     )
     for instruction_id, type_name, state in lost:
-        publish(instruction_id, INSTRUCTION_SET[type_name], state)
+        publish(instruction_id, INSTRUCTION_SET[type_name], state, again=True)
     return {"republished": len(lost)}
 
 
@@ -249,6 +259,7 @@ def _take_lost(session: Session, ready: dict[str, int]) -> list[Lost]:
     )
     due = (Instruction.final_at.is_(None), Instruction.state != "waiting", ~owned)
     missing = {name: -count for name, count in ready.items()}
+    waiting: dict[str, list[tuple[str, str]]] = {}
     counts = session.execute(
         select(Instruction.type, Instruction.state, func.count())
         .where(*due)
@@ -258,26 +269,28 @@ def _take_lost(session: Session, ready: dict[str, int]) -> list[Lost]:
         queue = _queue(type_name, state)
         if queue is not None:
             missing[queue] += count
+            waiting.setdefault(queue, []).append((type_name, state))
     grace = func.make_interval(0, 0, 0, 0, 0, 0, get_settings().sweep_grace)
-    candidates = session.execute(
-        select(Instruction.id, Instruction.type, Instruction.state)
-        .where(*due, Instruction.published_at < func.clock_timestamp() - grace)
-        .order_by(Instruction.published_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True, of=Instruction)
-    ).all()
     lost: list[Lost] = []
     suspects: set[Lost] = set()
-    for row in candidates:
-        queue = _queue(row.type, row.state)
-        if queue is None or missing[queue] <= 0:
+    # Each queue by itself: of one with a backlog nothing may be lost, and it hides no other's.
+    for queue, kinds in waiting.items():
+        if missing[queue] <= 0:
             continue
-        missing[queue] -= 1
-        found = (row.id, row.type, row.state)
-        if ready[queue] == 0 or found in _suspects:
-            lost.append(found)
-        else:
-            suspects.add(found)
+        candidates = session.execute(
+            select(Instruction.id, Instruction.type, Instruction.state)
+            .where(*due, Instruction.published_at < func.clock_timestamp() - grace)
+            .where(tuple_(Instruction.type, Instruction.state).in_(kinds))
+            .order_by(Instruction.published_at)
+            .limit(min(missing[queue], BATCH))
+            .with_for_update(skip_locked=True, of=Instruction)
+        )
+        for row in candidates:
+            found = (row.id, row.type, row.state)
+            if ready[queue] == 0 or found in _suspects:
+                lost.append(found)
+            else:
+                suspects.add(found)
     _suspects.clear()
     _suspects.update(suspects)
     _date_anew(session, (instruction_id for instruction_id, _, _ in lost))

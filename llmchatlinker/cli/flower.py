@@ -17,7 +17,9 @@ from llmchatlinker.cli.commands import command
     type=click.Path(path_type=Path),
     help="A file with user:password, a pair per line; else FLOWER_BASIC_AUTH, else one is made up.",
 )
-@click.option("--allow-control", is_flag=True, help="Let its users stop and change workers.")
+@click.option(
+    "--allow-control", is_flag=True, help="Let its users stop and change workers that allow it."
+)
 @click.option(
     "--state",
     envvar="FLOWER_DB",

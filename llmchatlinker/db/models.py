@@ -325,6 +325,8 @@ class Instruction(Base):
     #: its second time on, when its message comes again: the first delivery costs nothing.
     starts: Mapped[int] = mapped_column(server_default=text("0"))
     starts_of: Mapped[str | None]
+    #: When it was last begun, of those starts, or whoever is at it gave a sign of life.
+    started_at: Mapped[datetime | None]
     #: The span that submitted it, where traces are on (https://www.w3.org/TR/trace-context/).
     traceparent: Mapped[str | None]
 

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from llmchatlinker.db import bounds
 from llmchatlinker.db.prepared import prepared
 from llmchatlinker.errors import Unavailable
+from llmchatlinker.outages import Outage
 from llmchatlinker.settings import Settings, get_settings, without_password
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Database:
         self._engine: Engine | None = None
         self._pid = 0
         self._lock = threading.Lock()
-        self._out_since: float | None = None
+        self._outage = Outage(f"PostgreSQL at {self.address}", logger)
 
     @property
     def engine(self) -> Engine:
@@ -162,7 +163,7 @@ class Database:
                     continue
                 if not _is_outage(error):
                     raise
-                self._note_outage(error)
+                self._outage.failed(_reason(error))
                 if patience is not None and time.monotonic() - started + pause > patience:
                     raise Unavailable(
                         f"PostgreSQL at {self.address} does not answer: {_reason(error)} "
@@ -172,7 +173,7 @@ class Database:
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                self._note_recovery()
+                self._outage.answered()
                 return result
 
     def dispose(self) -> None:
@@ -181,27 +182,6 @@ class Database:
             if self._engine is not None and self._pid == os.getpid():
                 self._engine.dispose()
             self._engine = None
-
-    def _note_outage(self, error: Exception) -> None:
-        # One line for an outage, however many threads run into it.
-        with self._lock:
-            if self._out_since is None:
-                self._out_since = time.monotonic()
-                logger.warning(
-                    "PostgreSQL at %s does not answer, waiting for it: %s",
-                    self.address,
-                    _reason(error),
-                )
-
-    def _note_recovery(self) -> None:
-        if self._out_since is not None:
-            with self._lock:
-                if self._out_since is not None:
-                    seconds = time.monotonic() - self._out_since
-                    self._out_since = None
-                    logger.warning(
-                        "PostgreSQL at %s answers again after %.1f s", self.address, seconds
-                    )
 
 
 def _asks_to_run_again(error: Exception) -> bool:

@@ -60,7 +60,9 @@ def _stoppable() -> Iterator[None]:
 
 @contextmanager
 def _system(console: Console) -> Iterator[EmbeddedSystem]:
-    """The embedded system, stopped whatever happens; a second Ctrl-C does not cut that short."""
+    """The embedded system, stopped whatever happens. A second Ctrl-C does not cut that short: workers
+    then hand back at once what they would have finished.
+    """
     started = time.monotonic()
 
     def report(what: str) -> None:
@@ -74,7 +76,7 @@ def _system(console: Console) -> Iterator[EmbeddedSystem]:
             yield system
         finally:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
+                signal.signal(number, lambda *_: system.hurry())
             report("stopping everything")
             system.stop()
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -106,14 +106,19 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             return None
 
+    def send(self, number: signal.Signals) -> None:
+        """Send the child a signal, if it lives."""
+        if self._popen is not None:
+            # Popen asks the kernel for the exit code first, so a pid that was given to another is
+            # never hit.
+            self._popen.send_signal(number)
+
     def stop(self, grace: float = 10.0) -> None:
         """End the child: each stop signal gets ``grace`` seconds, then SIGKILL for its group."""
         if self._popen is None:
             return
         for number in self.stop_signals:
-            # Popen asks the kernel for the exit code first, so a pid that was given to another is
-            # never hit.
-            self._popen.send_signal(number)
+            self.send(number)
             if self.wait(grace) is not None:
                 return
         if self._popen.poll() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +29,8 @@ LASTING = "llmchatlinker"
 QUICKSTART = "quickstart"
 
 WORKER_READY_SECONDS = 60.0
+#: Seconds that stages and calls get to finish in when workers stop. Handing back takes less.
+GRACE = 10.0
 #: Threads; connections to PostgreSQL are bounded by the pools, not by these.
 CONCURRENCY = 8
 POOL = 6
@@ -102,12 +105,17 @@ class EmbeddedSystem:
             worker.start()
         return [worker.name for worker in dead]
 
-    def stop_workers(self) -> None:
-        """Let them finish what they are at, for a while."""
+    def stop_workers(self, grace: float = GRACE) -> None:
+        """Let them finish what they are at for ``grace`` seconds; then they hand back the rest."""
         if self._workers:
             with ThreadPoolExecutor(len(self._workers)) as pool:
-                list(pool.map(ManagedProcess.stop, self._workers))
+                list(pool.map(lambda worker: worker.stop(grace), self._workers))
         self._workers = []
+
+    def hurry(self) -> None:
+        """Of workers that are being stopped: let them hand back at once. For a signal's handler."""
+        for worker in self._workers:
+            worker.send(signal.SIGQUIT)
 
     def stop(self) -> None:
         """Stop everything, in the order in which it is needed."""
@@ -134,6 +142,8 @@ class EmbeddedSystem:
             self.directory / "run" / f"worker-{name}.log",
             # Not where the user is: `python -m` would look there first for our package.
             cwd=self.directory / "run",
+            # The second one: hand back at once (``stopping.py``).
+            stop_signals=(signal.SIGTERM, signal.SIGQUIT),
         )
 
     def _heartbeat(self, name: str) -> Path:

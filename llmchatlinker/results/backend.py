@@ -29,6 +29,7 @@ from vine import promise
 from llmchatlinker.db.sessions import database
 from llmchatlinker.errors import InternalError, NotFound, ResultTimeout
 from llmchatlinker.ids import as_instruction_id
+from llmchatlinker.outages import BROKER_ERRORS, broker_failed
 from llmchatlinker.results import tasks
 from llmchatlinker.results.chords import GROUP, part_returned
 from llmchatlinker.results.reading import Meta, end, read
@@ -93,7 +94,12 @@ class PostgresBackend(BaseBackend):
                 task_id, exc, traceback, request, store_result, call_errbacks, state
             )
         elif isinstance(exc, KombuError | ConnectionError):
-            logger.warning("Instruction %s: hand-off failed, left to the sweeper", instruction_id)
+            if isinstance(exc, BROKER_ERRORS):
+                broker_failed(exc)  # which says so once for all that are left to the sweeper
+            else:
+                logger.warning(
+                    "Instruction %s: hand-off failed, left to the sweeper", instruction_id
+                )
         else:
             end(instruction_id, InternalError(details={"exception": type(exc).__name__}))
 

@@ -17,7 +17,8 @@ COUNT = text("""
      WHERE user_id = :user_id
 """)
 DATE_ANEW = text("""
-    UPDATE instructions SET published_at = clock_timestamp() WHERE id = :id AND outcome IS NULL
+    UPDATE instructions SET published_at = clock_timestamp(), started_at = clock_timestamp()
+     WHERE id = :id AND outcome IS NULL
 """)
 DONE = text("""
     UPDATE former_users SET erased_at = clock_timestamp(), usernames = NULL, chat_ids = '{}'

@@ -79,7 +79,7 @@ class _Generation(GeneralWay):
             elif lines[-1].alive:
                 return Held()
             else:
-                ended = self._in_doubt(session, instruction, lines[-1].attempt, aftermath)
+                ended = self._in_doubt(session, instruction, lines, aftermath)
                 if ended is not None:
                     return ended
         if instruction.cancel_requested is not None:
@@ -107,16 +107,23 @@ class _Generation(GeneralWay):
             return conclude(session, instruction.id, instruction, closing, aftermath)
 
     def _in_doubt(
-        self, session: Session, instruction: Instruction, attempt: Attempt, aftermath: Aftermath
+        self,
+        session: Session,
+        instruction: Instruction,
+        lines: Sequence[Line],
+        aftermath: Aftermath,
     ) -> Ended | None:
         """What becomes of a turn whose worker died at it; None: it is tried once more."""
+        attempt = lines[-1].attempt
         ledger.mark_in_doubt(attempt)
+        doubts = sum(line.attempt.status == "in_doubt" for line in lines)
         said = store.partial(session, instruction.id)
         closing = Closing("in_doubt", "in_doubt")
         if instruction.cancel_requested is not None:
             closing = stopped(instruction.cancel_requested)
         elif said.is_empty:
-            if get_settings().in_doubt == "retry":
+            # A call that ends its worker each time would be made for ever.
+            if get_settings().in_doubt == "retry" and doubts < get_settings().starts:
                 return None
             error = InDoubt(
                 f"The worker that called {attempt.provider_name!r} died before it could store the "

@@ -127,6 +127,53 @@ def test_up_serves_other_programs_until_it_is_told_to_stop(home: dict[str, str])
     assert left_over(home) == []
 
 
+def test_a_second_ctrl_c_hands_a_call_back_at_once(
+    home: dict[str, str], provider: ScriptedProvider
+) -> None:
+    """What was handed back is no attempt in doubt: it is made anew when the system is up again."""
+    provider.script(lambda exchange: exchange.pause(LONG))
+    directory = Path(home["HOME"])
+    up = ManagedProcess(
+        "up", [*COMMAND, "up", "--no-model"], home, directory / "up.log", cwd=directory
+    )
+    up.start()
+    try:
+        settings = ready(home, up)
+        for instruction in (
+            ("USER_CREATE", "username=ada"),
+            ("CHAT_CREATE", "title=Engines", "user_ids=[1]"),
+            ("LLM_PROVIDER_ADD", "name=scripted", f"api_endpoint={provider.base_url}"),
+            ("LLM_ADD", "provider_id=1", "llm_name=echo"),
+        ):
+            sent = run(home, "send", *instruction, **settings)
+            assert sent.returncode == 0, sent.stdout + sent.stderr
+        turn = ("user_id=1", "chat_id=1", "llm_id=1", "user_input=Hello")
+        submitted = run(home, "send", "LLM_RESPONSE_GENERATE", *turn, "--no-wait", **settings)
+        provider.wait_for_calls(1)
+        assert up.pid is not None
+        os.kill(up.pid, signal.SIGINT)
+        wait_until(lambda: "stopping everything" in up.log_text(), LONG, up)
+        os.kill(up.pid, signal.SIGINT)
+        assert up.wait(60) == 0, up.log_tail()
+
+        up.start()
+        settings = ready(home, up)
+        provider.wait_for_calls(2)
+        asked = ("INSTRUCTION_GET", f"instruction_id={submitted.stdout.strip()}")
+        found = json.loads(run(home, "send", *asked, "--output", "json", **settings).stdout)
+        attempts = found["data"]["instruction"]["attempts"]
+        assert [attempt["status"] for attempt in attempts][:1] == ["cancelled"]
+    finally:
+        up.stop(60)
+
+
+def ready(home: dict[str, str], up: ManagedProcess) -> dict[str, str]:
+    """The settings of a system that comes up."""
+    wait_until(lambda: run(home, "env").returncode == 0, LONG, up)
+    settings: dict[str, str] = json.loads(run(home, "env", "--json").stdout)
+    return settings
+
+
 def test_lasting_data_goes_only_when_reset_is_told_to(home: dict[str, str]) -> None:
     assert "nothing to remove" in run(home, "reset").stdout
     data = Path(home["LLMCHATLINKER_DATA_DIR"])

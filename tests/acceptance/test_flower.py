@@ -88,7 +88,10 @@ def flower(folder: Path, *options: str) -> Iterator[Flower]:
 @pytest.fixture
 def workers(worker: StartWorker) -> dict[str, ManagedProcess]:
     """One for generations and one for the rest, by the names that Flower knows."""
-    return {"test0@localhost": worker(GENERATE), "test1@localhost": worker(*OTHERS)}
+    return {
+        "test0@localhost": worker(GENERATE, remote_control="all"),
+        "test1@localhost": worker(*OTHERS),
+    }
 
 
 def work(client: LLMChatLinkerClient, provider: ScriptedProvider) -> str:

@@ -266,13 +266,28 @@ def test_an_attempt_in_doubt_is_tried_again_where_the_setting_says_so(
     assert len(scene.provider.calls) == 1
 
 
-def kill_after_claim(scene: Scene, instruction_id: UUID) -> None:
+def test_a_call_that_ends_its_worker_each_time_is_not_made_for_ever(
+    scene: Scene, configure: Configure
+) -> None:
+    configure(in_doubt="retry", starts=3)
+    instruction_id = scene.decoded("Hello")
+    for number in range(3):
+        kill_after_claim(scene, instruction_id, f"worker {number}")
+
+    scene.cycle.finish(instruction_id, "execute")
+
+    assert failure(scene.cycle.envelope(instruction_id)).code == "in_doubt"
+    assert [line[0] for line in ledger(scene.cycle)] == ["in_doubt"] * 3
+    assert scene.provider.calls == []
+
+
+def kill_after_claim(scene: Scene, instruction_id: UUID, worker: str = "another") -> None:
     """Claim it as a worker that dies at once."""
     from llmchatlinker.instructions import LLM_RESPONSE_GENERATE as SPEC
     from llmchatlinker.provider_stage import _claim
 
     handler: Any = SPEC.handler
-    _, work = _claim(instruction_id, SPEC, handler, "another")
+    _, work = _claim(instruction_id, SPEC, handler, worker)
     assert work is not None
     scene.provider._scripts.clear()
     scene.cycle.sql("UPDATE attempts SET lease_until = now() - interval '1 second'")

@@ -91,6 +91,24 @@ def test_a_call_that_has_shown_nothing_is_made_anew_by_another_worker(
     assert len(scene.provider.calls) == 2
 
 
+def test_a_call_that_was_handed_back_three_times_is_no_poison(
+    scene: Scene, worker: StartWorker, client: LLMChatLinkerClient
+) -> None:
+    scene.provider.script(silence, silence, silence, scripts.answer("from the fourth"))
+    worker("control", "database")
+    result = client.submit("LLM_RESPONSE_GENERATE", user_input="Hello", **scene.turn)
+
+    for number in (1, 2, 3):
+        process = worker("llm.generate", stop_timeout=LONG)
+        scene.provider.wait_for_calls(number)
+        send(process, signal.SIGQUIT)
+        assert gone(process, 60.0) == 0
+    worker("llm.generate")
+
+    assert result.get(timeout=30)["data"]["llm_response"]["content"] == "from the fourth"
+    assert ledger(client, result.id) == ["cancelled"] * 3 + ["answered"]
+
+
 def test_when_the_time_is_over_the_rest_is_handed_back(
     scene: Scene, worker: StartWorker, client: LLMChatLinkerClient
 ) -> None:

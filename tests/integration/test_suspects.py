@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from uuid import UUID
 
 import pytest
-from celery.utils.objects import Bunch
+from celery.app.task import Context
 
-from llmchatlinker import suspects
+from llmchatlinker import leases, suspects
+from llmchatlinker.orchestrator import AGAIN
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
@@ -16,21 +18,26 @@ TASK = "llmchatlinker.user.user_create"
 
 
 def deliver(
-    cycle: Cycle, instruction_id: UUID, *, redelivered: bool = True, brief: bool = True
+    cycle: Cycle,
+    instruction_id: UUID,
+    *,
+    redelivered: bool = True,
+    brief: bool = True,
+    **headers: object,
 ) -> bool:
     """Deliver ``execute`` as a worker's task does."""
     info = {"redelivered": redelivered, "routing_key": "user"}
-    request = Bunch(delivery_info=info, task=TASK)
+    request = Context(delivery_info=info, task=TASK, **headers)
     return suspects.run(
         instruction_id, "decoded", lambda: cycle.execute(instruction_id), request, brief=brief
     )
 
 
-def begun(cycle: Cycle, instruction_id: UUID, starts: int, seconds: float = 5.0) -> None:
+def begun(cycle: Cycle, instruction_id: UUID, starts: int, seconds: float = 60.0) -> None:
     """It was begun so often, the last time so long ago."""
     cycle.sql(
         "UPDATE instructions SET starts = :starts, starts_of = state,"
-        " published_at = clock_timestamp() - make_interval(secs => :seconds) WHERE id = :id",
+        " started_at = clock_timestamp() - make_interval(secs => :seconds) WHERE id = :id",
         id=instruction_id,
         starts=starts,
         seconds=seconds,
@@ -96,13 +103,73 @@ def test_how_often_is_a_setting(cycle: Cycle, configure: Configure) -> None:
     assert cycle.row(instruction_id).starts == 5
 
 
-def test_copies_that_came_in_one_outage_are_no_poison(cycle: Cycle) -> None:
+def test_what_is_published_again_is_counted_as_what_is_delivered_again(cycle: Cycle) -> None:
+    instruction_id = cycle.decoded("USER_CREATE", username="ada")
+
+    assert deliver(cycle, instruction_id, redelivered=False, **{AGAIN: True})
+
+    assert cycle.row(instruction_id).starts == 2
+
+
+def test_a_start_of_the_moment_is_waited_for_and_then_it_is_poison(
+    cycle: Cycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects, "YOUNG", 0.5)
     instruction_id = cycle.decoded("USER_CREATE", username="ada")
     begun(cycle, instruction_id, 3, seconds=0.0)
 
-    assert deliver(cycle, instruction_id)
+    assert not deliver(cycle, instruction_id)
 
+    assert failure(cycle.envelope(instruction_id)).details == {"starts": 3}
+    assert cycle.count("users") == 0
+
+
+def test_copies_that_came_in_one_outage_are_no_poison(cycle: Cycle) -> None:
+    instruction_id = cycle.decoded("USER_CREATE", username="ada")
+    begun(cycle, instruction_id, 3, seconds=0.0)
+    other = threading.Timer(0.5, cycle.execute, (instruction_id,))
+    other.start()
+
+    assert deliver(cycle, instruction_id), "the chain goes on from what the other has done"
+
+    other.join()
+    assert cycle.row(instruction_id).state == "executed"
     assert cycle.count("users") == 1
+
+
+def test_who_is_at_it_for_long_and_gives_signs_of_life_is_no_poison(
+    cycle: Cycle, configure: Configure
+) -> None:
+    configure(lease=1.0)
+    instruction_id = cycle.decoded("USER_CREATE", username="ada")
+    begun(cycle, instruction_id, 3, seconds=0.5)
+
+    with leases.held(instruction_id):
+        assert deliver(cycle, instruction_id, brief=False)
+
+    assert cycle.row(instruction_id).state == "executed"
+
+
+def test_of_two_last_starts_at_once_one_is_made(cycle: Cycle) -> None:
+    instruction_id = cycle.decoded("USER_CREATE", username="ada")
+    begun(cycle, instruction_id, 2)
+    values = {"id": str(instruction_id), "state": "decoded", "limit": 3}
+
+    counted = [suspects._count(values), suspects._count(values)]
+
+    assert counted == [True, False]
+    assert cycle.row(instruction_id).starts == 3
+
+
+def test_what_is_parked_is_counted_anew(scene: Scene) -> None:
+    first, second = scene.decoded("one"), scene.decoded("two")
+    begun(scene.cycle, second, 2)
+
+    scene.cycle.execute(second)
+
+    assert scene.cycle.row(second).state == "waiting"
+    assert scene.cycle.row(second).starts == 0
+    scene.cycle.execute(first)
 
 
 @pytest.mark.parametrize("lease", ["1 minute", "-1 second"])
@@ -115,7 +182,7 @@ def test_a_call_that_the_ledger_knows_is_not_counted(scene: Scene, lease: str) -
         lease=lease,
     )
     begun(scene.cycle, instruction_id, 3)
-    request = Bunch(delivery_info={"redelivered": True}, task="generate")
+    request = Context(delivery_info={"redelivered": True}, task="generate")
 
     # What becomes of it is the ledger's to say.
     assert suspects.run(instruction_id, "decoded", lambda: True, request, brief=False)

@@ -8,10 +8,12 @@ from uuid import UUID
 
 import pytest
 
+from llmchatlinker import sweeper
 from llmchatlinker.sweeper import LOCK, sweep
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
+from tests.fixtures.threads import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,24 @@ def test_of_what_waits_and_what_is_lost_as_many_as_are_missing_are_published(cyc
     assert done() == {"republished": 2}
     assert cycle.broker.ready("control") == 5
     assert done() == {}
+
+
+def test_a_backlog_hides_no_message_that_another_queue_has_lost(cycle: Cycle) -> None:
+    # Older than what is lost, and more than a sweep looks at.
+    cycle.sql(
+        "INSERT INTO instructions (id, type, state, data, deadline_at, published_at)"
+        " SELECT gen_random_uuid(), 'LLM_RESPONSE_GENERATE', 'decoded', '{}',"
+        " now() + interval '1 hour', now() - interval '1 minute' FROM generate_series(1, 600)"
+    )
+    cycle.broker.declare()
+    for _ in range(600):
+        cycle.broker.publish(b"", "llm.generate")
+    eventually(lambda: cycle.broker.ready("llm.generate") == 600)
+    instruction_id = at(cycle, "submitted")
+
+    assert done() == {"republished": 1}
+
+    assert cycle.finish(instruction_id)
 
 
 def test_what_was_just_published_is_given_time(cycle: Cycle, configure: Configure) -> None:
@@ -162,7 +182,20 @@ def test_the_end_of_a_late_turn_lets_the_next_one_go_on(scene: Scene) -> None:
     assert scene.said() == ["two", "You said: two"]
 
 
-def test_more_than_a_batch_ends_in_more_than_a_sweep(cycle: Cycle) -> None:
+def test_more_than_a_batch_ends_in_a_sweep(cycle: Cycle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "ROUND", 60.0)
+    cycle.sql(
+        "INSERT INTO instructions (id, type, data, deadline_at)"
+        " SELECT gen_random_uuid(), 'USER_LIST', '{}', now() FROM generate_series(1, 1200)"
+    )
+
+    assert done() == {"expired": 1200}
+
+
+def test_a_sweep_has_time_for_its_other_duties(
+    cycle: Cycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "ROUND", 0.0)
     cycle.sql(
         "INSERT INTO instructions (id, type, data, deadline_at)"
         " SELECT gen_random_uuid(), 'USER_LIST', '{}', now() FROM generate_series(1, 600)"

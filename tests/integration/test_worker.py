@@ -7,10 +7,13 @@ import os
 import pickle
 import signal
 import time
+import zlib
 from typing import Any
 from uuid import uuid4
 
+from llmchatlinker.celery_app import app
 from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.dead_letters.collecting import collect
 from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instructions import USER_CREATE, USER_LIST
 from llmchatlinker.topology import DEAD_LETTER_QUEUE, DECODE_TASK, EXCHANGE
@@ -123,6 +126,34 @@ def test_messages_that_make_no_sense_are_dead_lettered_and_the_worker_lives_on(
     assert MARK not in process.log_text()
 
 
+def bomb() -> tuple[bytes, dict[str, Any]]:
+    """A body that becomes a thousand times as large where it is inflated, and its headers."""
+    inflated = body(str(new_instruction_id())) + b" " * 50_000_000
+    return zlib.compress(inflated), headers(compression="application/x-gzip")
+
+
+def test_a_compressed_message_is_dead_lettered_as_it_came(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    process = worker(sweep_interval=NEVER)
+    compressed, told = bomb()
+
+    cycle.broker.publish(compressed, "control", EXCHANGE, headers=told)
+
+    eventually(lambda: f"({len(compressed)} bytes" in process.log_text())
+    assert works()
+
+
+def test_a_compressed_dead_letter_is_kept_by_its_size(cycle: Cycle) -> None:
+    cycle.broker.declare()
+    compressed, told = bomb()
+    cycle.broker.publish(compressed, DEAD_LETTER_QUEUE, headers=told)
+
+    assert collect() == {"kept": 1}
+
+    assert cycle.sql("SELECT size FROM dead_letters") == [(len(compressed),)]
+
+
 def test_odd_headers_take_no_slot_for_ever(cycle: Cycle, worker: StartWorker) -> None:
     process = worker(concurrency=2)
     for odd in ODD_HEADERS:
@@ -215,11 +246,13 @@ def test_a_message_whose_time_on_its_queue_ran_out_is_published_again(
 def test_a_task_that_this_worker_does_not_know_ends_its_instruction(
     cycle: Cycle, worker: StartWorker
 ) -> None:
-    worker()
     instruction_id = cycle.decoded("USER_LIST")
+    cycle.broker.declare()
+    cycle.broker.take_all("control")  # its own message, by which it would succeed
     message = headers("llmchatlinker.user.user_dance", root_id=str(instruction_id))
-
     cycle.broker.publish(body(str(instruction_id)), "user", EXCHANGE, headers=message)
+
+    worker(sweep_grace=NEVER)
 
     eventually(lambda: cycle.row(instruction_id).state == "final")
     assert failure(cycle.envelope(instruction_id)).code == "internal"
@@ -297,6 +330,32 @@ def test_many_turns_of_many_chats_run_at_once_and_each_chats_in_order(
         messages = client.get_chat(chat_id)["data"]["chat"]["messages"]
         asked = [m["content"] for m in messages if m["role"] == "user"]
         assert asked == [f"turn {number}" for number in range(8)]
+
+
+# --- what it is told by remote control ----------------------------------------------------------
+
+
+def test_orders_by_remote_control_are_refused_and_questions_answered(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    worker()
+    refused = ["shutdown", "cancel_consumer", "pool_shrink", "election"]
+
+    replies = [app.control.broadcast(name, reply=True, timeout=30, limit=1) for name in refused]
+
+    assert ["error" in reply for (answer,) in replies for reply in answer.values()] == [True] * 4
+    assert app.control.inspect(timeout=30, limit=1).active_queues()
+    assert works()
+
+
+def test_a_worker_is_stopped_by_remote_control_where_that_is_allowed(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    process = worker(remote_control="all")
+
+    app.control.shutdown()
+
+    assert process.wait(60) == 0
 
 
 # --- how it goes --------------------------------------------------------------------------------

@@ -56,14 +56,24 @@ def test_nothing_brief_begins_beside_a_lone_stage() -> None:
     gate = Gate()
     lone = Stage(lambda: gate.alone(patience=None))
     assert lone.begun.wait(30)
-    brief, other = Stage(lambda: gate.at_work(brief=True)), Stage(lambda: gate.alone(patience=None))
+    brief = Stage(lambda: gate.at_work(brief=True))
     assert not brief.begun.wait(0.1)
-    assert not other.begun.is_set()
 
     lone.end()
 
     assert brief.begun.wait(30)
     brief.end()
+
+
+def test_there_is_one_lone_stage_at_a_time() -> None:
+    gate = Gate()
+    lone = Stage(lambda: gate.alone(patience=None))
+    assert lone.begun.wait(30)
+    other = Stage(lambda: gate.alone(patience=None))
+    assert not other.begun.wait(0.1)
+
+    lone.end()
+
     assert other.begun.wait(30)
     other.end()
 

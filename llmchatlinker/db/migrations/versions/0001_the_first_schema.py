@@ -138,6 +138,7 @@ def upgrade() -> None:
         ),
         sa.Column("starts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("starts_of", sa.Text(), nullable=True),
+        sa.Column("started_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("traceparent", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "(state IN ('final', 'withdrawn')) = (final_at IS NOT NULL)",
