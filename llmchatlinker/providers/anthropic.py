@@ -154,7 +154,10 @@ class _Stream:
         match data.get("type", event.name):
             case "message_start":
                 message = data.get("message")
-                self._count(message.get("usage") if isinstance(message, dict) else None)
+                usage = message.get("usage") if isinstance(message, dict) else None
+                if isinstance(usage, dict):  # of an answer that has not begun
+                    usage = {name: n for name, n in usage.items() if name != "output_tokens"}
+                self._count(usage)
             case "content_block_start" if isinstance(data.get("content_block"), dict):
                 block = data["content_block"]
                 _begin(block, _key(index), self._assembly)

@@ -48,13 +48,15 @@ class ChatRequest:
 class Usage:
     """Tokens as the provider counted them; None where it did not say.
 
-    ``cached_prompt_tokens``: how many of ``prompt_tokens`` it had in its cache.
+    ``cached_prompt_tokens``: how many of ``prompt_tokens`` it had in its cache. ``estimated``: some
+    of it is our own estimate, of an answer that was broken off.
     """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cached_prompt_tokens: int | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,14 +35,12 @@ Content = str | list[dict[str, Any]]
 
 def estimate(content: Content) -> int:
     """About how many tokens a message with this content takes."""
-    return TOKENS_PER_MESSAGE + sum(
-        map(_tokens, [content] if isinstance(content, str) else content)
-    )
+    return TOKENS_PER_MESSAGE + sum(map(tokens, [content] if isinstance(content, str) else content))
 
 
 def estimated(messages: Iterable[dict[str, Any]], tools: Any = None) -> int:
     """The same for all that is sent; to be kept beside what the provider reports."""
-    described = 0 if tools is None else _tokens(json.dumps(tools, ensure_ascii=False))
+    described = 0 if tools is None else tokens(json.dumps(tools, ensure_ascii=False))
     return described + sum(estimate(message["content"]) for message in messages)
 
 
@@ -89,7 +87,8 @@ def conversation(
     return first + [message for turn in turns for message in turn] + last
 
 
-def _tokens(part: str | dict[str, Any]) -> int:
+def tokens(part: str | dict[str, Any]) -> int:
+    """About how many tokens a text, or a part of a question, takes by itself."""
     if isinstance(part, dict):
         image = part.get("image_url")
         if image is not None:

@@ -27,7 +27,7 @@ from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming import store
 from llmchatlinker.streaming.events import Partial
 from llmchatlinker.turns import Aftermath
-from llmchatlinker.units import asking, ledger, limits, openings, routing, straight
+from llmchatlinker.units import asking, estimating, ledger, limits, openings, routing, straight
 from llmchatlinker.units.asking import Asked, request_of
 from llmchatlinker.units.calling import Performed, Turn, call_provider
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
@@ -204,8 +204,8 @@ class _Generation(GeneralWay):
         handed_back = _is_handed_back(instruction, done)
         if handed_back:
             done = replace(done, error=Cancelled("The worker that made the call was stopped."))
-        price = work.route.price
-        if not ledger.close(session, work.attempt_id, done.error, done.usage, price):
+        price, usage = work.route.price, estimating.usage_of(session, work, done)
+        if not ledger.close(session, work.attempt_id, done.error, usage, price):
             return None  # taken over: whoever has done that goes on from there
         limits.release(session, work.route, work.user_id, aftermath)
         if handed_back and not _was_shown(done):
@@ -226,7 +226,7 @@ class _Generation(GeneralWay):
             closing,
             aftermath,
             said=done.said,
-            usage=ledger.usage_view(price, done.usage),
+            usage=ledger.usage_view(price, usage),
             tail=done.tail,
             attempt_id=work.attempt_id,
         )

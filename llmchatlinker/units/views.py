@@ -131,6 +131,7 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
         "prompt_tokens": attempt.prompt_tokens,
         "completion_tokens": attempt.completion_tokens,
         "total_tokens": attempt.total_tokens,
+        "usage_estimated": attempt.usage_estimated,
         "cost": None if attempt.cost is None else float(attempt.cost),
         "error_code": attempt.error_code,
         "http_status": attempt.http_status,

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.units.context import tokens
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
@@ -92,6 +93,8 @@ def test_interrupt_keeps_the_partial_answer_and_goes_next(scene: Scene) -> None:
     assert envelope["error"]["details"] == {"reason": "interrupted"}
     partial = envelope["data"]["llm_response"]
     assert partial["finish_reason"] == "interrupted"
+    assert partial["usage"]["estimated"]
+    assert partial["usage"]["completion_tokens"] == tokens(partial["content"])
     assert shown(scene) == [
         ("user", "complete", None),
         ("assistant", "cancelled", "interrupted"),

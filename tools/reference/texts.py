@@ -320,7 +320,8 @@ OBJECTS: dict[str, dict[str, str]] = {
         "llm_name": "of an answer; it stays",
         "finish_reason": "of an answer: [why it ended](../providers.md#what-comes-back)",
         "usage": "of an answer: prompt_tokens, completion_tokens, total_tokens, and cost where the"
-        " LLM has a price; null where the provider did not count",
+        " LLM has a price; null where the provider did not count. Of an answer that was broken off, what"
+        " is missing is estimated, and `estimated` is true",
         "tool_calls": "of an answer that has any",
         "reasoning": "of an answer that has any",
         "active": "of CHAT_LOAD: whether it is on the active branch",
@@ -378,6 +379,7 @@ OBJECTS: dict[str, dict[str, str]] = {
         "prompt_tokens": "or null",
         "completion_tokens": "or null",
         "total_tokens": "or null",
+        "usage_estimated": "whether some of these are our estimate, of an answer that was broken off",
         "cost": "or null",
         "error_code": "or null",
         "http_status": "or null",
@@ -392,6 +394,7 @@ OBJECTS: dict[str, dict[str, str]] = {
         "prompt_tokens": "",
         "completion_tokens": "",
         "total_tokens": "",
+        "estimated_tokens": "of these in calls whose answer was broken off, and which we estimate",
         "cost": "or null",
     },
 }
