@@ -306,8 +306,8 @@ class Instruction(Base):
     executed_at: Mapped[datetime | None]
     final_at: Mapped[datetime | None]
     #: What a ``waiting`` row waits for: ``turn``, ``provider`` or ``llm`` (their limits of calls at
-    #: once), ``user`` (the same per user), ``rate`` or ``llm_rate`` (per minute), ``cooldown``,
-    #: ``retry``.
+    #: once), ``user`` (the same per user), ``rate``, ``llm_rate`` or ``user_rate`` (per minute),
+    #: ``cooldown``, ``retry``.
     wait_reason: Mapped[str | None]
     #: Whose limit it waits for, or has waited for; and the earliest time to go on, where there is one.
     provider_id: Mapped[int | None]

@@ -64,6 +64,10 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
 class Anthropic:
     """The wire of kind ``anthropic``."""
 
+    def check(self, request: ChatRequest) -> None:
+        """What has no counterpart can't be asked."""
+        body(request, streamed=False)
+
     def chat(
         self, endpoint: Endpoint, request: ChatRequest, call: Call, on_delta: OnDelta | None = None
     ) -> ChatAnswer:

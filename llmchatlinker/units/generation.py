@@ -18,10 +18,11 @@ from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import (
     Cancelled,
     InDoubt,
+    InvalidData,
     LLMChatLinkerError,
     NotFound,
 )
-from llmchatlinker.providers.base import ChatAnswer
+from llmchatlinker.providers.base import ChatAnswer, ChatRequest
 from llmchatlinker.providers.calls import HANDED_BACK
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming import store
@@ -37,6 +38,7 @@ from llmchatlinker.units.handling import Again, Ended, GeneralWay, HandedBack, H
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
 from llmchatlinker.units.openings import Standing
+from llmchatlinker.units.routing import Route
 from llmchatlinker.units.turn_policies import busy, policy_of
 
 
@@ -141,14 +143,14 @@ class _Generation(GeneralWay):
         answer = openings.answer_of(session, instruction) if lines else None
         question = None if answer is None else session.get(Message, answer.parent_id)
         asked = self._asked(session, chat, data, question)
-        route = routing.choose(session, instruction, asked.llm_ids, lines, mine)
-        if isinstance(route, Parked):
-            return route
+        found = self._request(session, chat, asked, instruction, lines, mine)
+        if isinstance(found, Parked):
+            return found
+        route, request = found
         if mine is None:
             full = limits.admit(session, instruction, route, asked.user_id, aftermath)
             if full is not None:
                 return full
-        request = request_of(session, chat, asked, route)
         estimate = estimated(request.messages, request.parameters.get("tools"))
         endpoint = endpoint_of(route.provider, route.llm, seconds=stands.seconds_left)
         if mine is not None:
@@ -182,6 +184,30 @@ class _Generation(GeneralWay):
             after=after,
             followers=stands.followers,
         )
+
+    def _request(
+        self,
+        session: Session,
+        chat: Chat,
+        asked: Asked,
+        instruction: Instruction,
+        lines: Sequence[Line],
+        mine: Attempt | None,
+    ) -> tuple[Route, ChatRequest] | Parked:
+        """The LLM whose turn it is and can be asked this, and what it is sent."""
+        refused: InvalidData | None = None
+        while True:
+            route = routing.choose(session, instruction, asked.llm_ids, lines, mine)
+            if isinstance(route, Parked):
+                return route
+            if refused is not None and not lines:
+                route = replace(route, reason=refused.code)
+            try:
+                return route, request_of(session, chat, asked, route)
+            except InvalidData as error:
+                if mine is not None or route.next_llm_id is None:
+                    raise
+                refused, instruction.llm_id = error, route.next_llm_id
 
     # --- perform --------------------------------------------------------------------------------
 

@@ -212,6 +212,19 @@ def test_an_answered_call_is_in_the_ledger(scene: Scene) -> None:
     }
 
 
+def test_a_question_that_was_answered_with_calls_of_tools_goes_before_their_results(
+    scene: Scene,
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    scene.provider.script(scripts.answer(None, finish="tool_calls", tool_calls=[call]))
+    scene.ask("What is f of 1?")
+
+    scene.ask("f says 2")
+
+    sent = [message["content"] for message in scene.provider.calls[-1].body["messages"]]
+    assert sent == ["What is f of 1?", '[called f: {"x": 1}]', "f says 2"]
+
+
 def test_a_price_makes_a_cost(scene: Scene) -> None:
     price = {"prompt": 1_000_000, "completion": 0.5}
     scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"price": price})
