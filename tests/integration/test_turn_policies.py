@@ -20,7 +20,7 @@ from tests.fixtures.threads import at_once, eventually
 from tests.fixtures.workers import StartWorker
 from tests.servers import scripts
 
-PAIRS = 20
+PAIRS = 50
 ENDING = ("interrupt", "rollback")
 each_ending = pytest.mark.parametrize("policy", ENDING)
 
@@ -278,12 +278,12 @@ def _over(scene: Scene, instruction_id: UUID) -> bool:
     return scene.cycle.row(instruction_id).state == "final"
 
 
-def test_eighty_turns_sent_at_once_are_answered_in_order_one_at_a_time(
+def test_two_hundred_turns_sent_at_once_are_answered_in_order_one_at_a_time(
     scene: Scene, worker: StartWorker
 ) -> None:
     worker()
     client = LLMChatLinkerClient()
-    words = [f"word {number}" for number in range(80)]
+    words = [f"word {number}" for number in range(200)]
 
     results = [
         client.submit("LLM_RESPONSE_GENERATE", **scene.turn, user_input=word) for word in words
