@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from benchmarks import calls, streams
+from benchmarks import calls, streams, turns
 
 #: Stock's look at a result is a new connection of 10 ms and more, so a shorter pause gains nothing.
 STOCK_INTERVAL = 0.01
@@ -168,6 +168,8 @@ def main() -> None:
         "waiters": waiters,
         "streams": lambda api, order: streams.ours(order),
         "direct-streams": lambda api, order: streams.direct(order),
+        "pairs": lambda api, order: turns.pairs(order),
+        "cancels": lambda api, order: turns.cancels(order),
         "event-rate": lambda api, order: streams.event_rate(order),
         "http-latency": lambda api, order: calls.http_latency(order),
         "http-load": lambda api, order: calls.http_load(order),

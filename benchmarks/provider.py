@@ -37,35 +37,34 @@ _RESPONSE = (
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
-def _piece(delta: dict[str, str], finish: str | None = None) -> bytes:
+def piece(delta: dict[str, str], finish: str | None = None) -> bytes:
+    """A piece of a streamed answer, as a chunk of HTTP."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     event = b"data: " + json.dumps({"id": "chatcmpl-1", "choices": [choice]}).encode() + b"\n\n"
     return b"%x\r\n%s\r\n" % (len(event), event)
 
 
-_STREAM = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
-_DONE = _piece({}, "stop") + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+DONE = piece({}, "stop") + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
 def answering(delay: float, tokens: int = 0) -> Handler:
     """Answers every request on a connection ``delay`` seconds after it came, or in ``tokens``."""
 
     async def stream(writer: asyncio.StreamWriter) -> None:
-        writer.write(_STREAM)
+        writer.write(STREAM)
         for number in range(tokens):
             await asyncio.sleep(delay)
-            writer.write(_piece({"content": f"{number} "}))
+            writer.write(piece({"content": f"{number} "}))
             await writer.drain()
-        writer.write(_DONE)
+        writer.write(DONE)
         await writer.drain()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.readexactly(_content_length(head))
+                body = await reader.readexactly(content_length(head))
                 if tokens and body and json.loads(body).get("stream"):
                     await stream(writer)
                     continue
@@ -80,7 +79,8 @@ def answering(delay: float, tokens: int = 0) -> Handler:
     return handle
 
 
-def _content_length(head: bytes) -> int:
+def content_length(head: bytes) -> int:
+    """How long the body behind these headers is."""
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":

@@ -285,7 +285,7 @@ class InstructionMethods(ABC, Generic[R]):
         chat_id: int,
         provider_id: int | None = None,
         llm_id: int | None = None,
-        user_input: str | None = None,
+        user_input: str | list[dict[str, Any]] | None = None,
         provider_name: str | None = None,
         llm_name: str | None = None,
         parameters: dict[str, Any] | None = None,

@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from llmchatlinker import stage_messages
 from llmchatlinker.celery_app import app
 from llmchatlinker.db.sessions import Unanswered, database
-from llmchatlinker.errors import Conflict, Unavailable
+from llmchatlinker.errors import Conflict, Overloaded, Unavailable
 from llmchatlinker.instructions import InstructionType, instruction_type
 from llmchatlinker.load import admit
 from llmchatlinker.outages import BROKER_ERRORS, broker_answered, broker_failed
@@ -140,8 +140,6 @@ def _insert(
     follow: bool = False,
 ) -> uuid.UUID:
     """Insert the row; return its id, or that of the instruction that has its idempotency key."""
-    if not submission.spec.cancels:  # which makes room
-        admit(takes_turn=submission.spec.takes_turn, user_ids=submission.user_ids)
     patience = get_settings().client_patience
     values = {
         "id": str(submission.id),
@@ -158,6 +156,15 @@ def _insert(
         "traceparent": traceparent,
         "deadline": submission.deadline,
     }
+    if not submission.spec.cancels:  # which makes room
+        try:
+            admit(takes_turn=submission.spec.takes_turn, user_ids=submission.user_ids)
+        except Overloaded:
+            # A repetition of what was accepted is no new one.
+            found = _find(submission, values) if submission.idempotency_key else None
+            if found is None:
+                raise
+            return found
     while True:
         try:
             if database().statement(_INSERT, values, patience=patience, prepare=True, bounded=True):
@@ -169,9 +176,19 @@ def _insert(
                 error.details | {"instruction_id": str(submission.id)},
             ) from None
         # Either an earlier try committed and its answer was lost, or the key is taken.
-        rows = database().statement(_FIND, values, patience=patience, bounded=True)
-        if rows:
-            break  # or else the key's instruction was withdrawn just now, and the key is free
+        found = _find(submission, values)
+        if found is not None:
+            return (
+                found  # or else the key's instruction was withdrawn just now, and the key is free
+            )
+
+
+def _find(submission: Submission, values: dict[str, Any]) -> uuid.UUID | None:
+    """The instruction that is there already, under the same id or idempotency key; or None."""
+    patience = get_settings().client_patience
+    rows = database().statement(_FIND, values, patience=patience, bounded=True)
+    if not rows:
+        return None
     found, fingerprint = rows[0]
     if found != str(submission.id) and bytes(fingerprint) != submission.fingerprint:
         raise Conflict(

@@ -83,6 +83,9 @@ class Settings:
         choices=("fail", "retry"),
     )
     user_concurrency: int = _setting(16, "generations of one user at once; the others wait")
+    user_requests_per_minute: int = _setting(
+        0, "calls of providers for one user in a minute; the others wait. 0: any number", zero=True
+    )
     provider_retries: int = _setting(
         2, "how often a call that failed before its first token is made again", zero=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bench import Scenario
 from benchmarks.scenarios import (
+    cancel,
     gateway,
     hints_lost,
     latency,
@@ -14,6 +15,7 @@ from benchmarks.scenarios import (
     start_up,
     streams,
     throughput,
+    turns,
     waiters,
 )
 
@@ -24,6 +26,8 @@ SCENARIOS: dict[str, Scenario] = {
     "hints-lost": hints_lost.run,
     "llm-concurrency": llm_concurrency.run,
     "streams": streams.run,
+    "turns": turns.run,
+    "cancel": cancel.run,
     "gateway": gateway.run,
     "scale": scale.run,
     "memory": memory.run,

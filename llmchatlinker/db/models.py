@@ -206,7 +206,7 @@ class Message(Base):
     finish_reason: Mapped[str | None]
     tool_calls: Mapped[list[Any] | None] = mapped_column(Json)
     reasoning: Mapped[str | None]
-    #: prompt_tokens, completion_tokens, total_tokens, cost.
+    #: prompt_tokens, completion_tokens, total_tokens, cost; estimated, where they are.
     usage: Mapped[dict[str, Any] | None] = mapped_column(Json)
     #: The content parts as given, where there is more than text; ``content`` holds their text.
     parts: Mapped[list[Any] | None] = mapped_column(Json)
@@ -306,8 +306,8 @@ class Instruction(Base):
     executed_at: Mapped[datetime | None]
     final_at: Mapped[datetime | None]
     #: What a ``waiting`` row waits for: ``turn``, ``provider`` or ``llm`` (their limits of calls at
-    #: once), ``user`` (the same per user), ``rate`` or ``llm_rate`` (per minute), ``cooldown``,
-    #: ``retry``.
+    #: once), ``user`` (the same per user), ``rate``, ``llm_rate`` or ``user_rate`` (per minute),
+    #: ``cooldown``, ``retry``.
     wait_reason: Mapped[str | None]
     #: Whose limit it waits for, or has waited for; and the earliest time to go on, where there is one.
     provider_id: Mapped[int | None]
@@ -381,6 +381,8 @@ class Attempt(Base):
     prompt_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
     total_tokens: Mapped[int | None]
+    #: Some of these are our own estimate, since the answer was broken off.
+    usage_estimated: Mapped[bool] = mapped_column(server_default=text("false"))
     cost: Mapped[Decimal | None] = mapped_column(Numeric(18, 9))
     #: A code of ``errors.py`` and the HTTP status; never the provider's words, which may quote a prompt.
     error_code: Mapped[str | None]

@@ -41,7 +41,13 @@ def _api_key(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _api_key_or_none(value: str, info: ValidationInfo) -> str:
+    return _api_key(value, info) if value else value
+
+
 ApiKey = Annotated[str, AfterValidator(_api_key)]
+#: The empty one takes away the one that is there: null is the same as leaving it out.
+ApiKeyOrNone = Annotated[str, AfterValidator(_api_key_or_none)]
 Kind = Literal["openai", "anthropic", "ollama"]
 
 
@@ -61,7 +67,7 @@ class LLMProviderUpdate(Data):
     provider_id: Id
     name: Name | None = None
     api_endpoint: Endpoint | None = None
-    api_key: ApiKey | None = Field(default=None, repr=False)
+    api_key: ApiKeyOrNone | None = Field(default=None, repr=False)
     kind: Kind | None = None
     settings: ProviderSettings | None = None
 

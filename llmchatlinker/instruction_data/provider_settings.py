@@ -105,9 +105,12 @@ class CallSettings(Data):
 
 
 class ProviderSettings(CallSettings):
-    """``settings`` of a provider. ``user_concurrency``: calls at once that one user may have there."""
+    """``settings`` of a provider. ``user_concurrency``: calls at once that one user may have there;
+    ``user_requests_per_minute``: calls in a minute.
+    """
 
     user_concurrency: Count | None = None
+    user_requests_per_minute: Count | None = None
 
 
 class Price(Data):

@@ -64,6 +64,10 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
 class Anthropic:
     """The wire of kind ``anthropic``."""
 
+    def check(self, request: ChatRequest) -> None:
+        """What has no counterpart can't be asked."""
+        body(request, streamed=False)
+
     def chat(
         self, endpoint: Endpoint, request: ChatRequest, call: Call, on_delta: OnDelta | None = None
     ) -> ChatAnswer:
@@ -154,7 +158,10 @@ class _Stream:
         match data.get("type", event.name):
             case "message_start":
                 message = data.get("message")
-                self._count(message.get("usage") if isinstance(message, dict) else None)
+                usage = message.get("usage") if isinstance(message, dict) else None
+                if isinstance(usage, dict):  # of an answer that has not begun
+                    usage = {name: n for name, n in usage.items() if name != "output_tokens"}
+                self._count(usage)
             case "content_block_start" if isinstance(data.get("content_block"), dict):
                 block = data["content_block"]
                 _begin(block, _key(index), self._assembly)

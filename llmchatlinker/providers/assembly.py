@@ -119,7 +119,7 @@ class Assembly:
             arguments = "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
         piece = call.arguments.take(arguments)
         self._hand_on(
-            Delta("tool_call", piece, number, new_id, new_name),
+            Delta("tool_call", piece, number, new_id, new_name, call.custom),
             empty=new_id is not None or new_name is not None,
         )
 
@@ -140,7 +140,7 @@ class Assembly:
         self._hand_on(Delta("text", self._text.rest()))
         self._hand_on(Delta("reasoning", self._reasoning.rest()))
         for number, call in enumerate(self._tool_calls):
-            self._hand_on(Delta("tool_call", call.arguments.rest(), number))
+            self._hand_on(Delta("tool_call", call.arguments.rest(), number, custom=call.custom))
         # OpenAI says "stop" of a refusal; whoever reads the answer should see that it is none.
         blamed = self.refused and self.finish_reason in (None, "stop")
         return ChatAnswer(

@@ -48,13 +48,15 @@ class ChatRequest:
 class Usage:
     """Tokens as the provider counted them; None where it did not say.
 
-    ``cached_prompt_tokens``: how many of ``prompt_tokens`` it had in its cache.
+    ``cached_prompt_tokens``: how many of ``prompt_tokens`` it had in its cache. ``estimated``: some
+    of it is our own estimate, of an answer that was broken off.
     """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cached_prompt_tokens: int | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Delta:
 
     ``text``: of the answer, of the reasoning, or of a tool call's arguments. A tool call's ``id`` and
     ``name`` come once, with its first piece as a rule; ``index`` tells several calls apart.
+    ``custom``: the tool takes text, and no JSON.
     """
 
     kind: Literal["text", "reasoning", "tool_call"]
@@ -81,13 +84,20 @@ class Delta:
     index: int | None = None
     id: str | None = None
     name: str | None = None
+    custom: bool = False
 
 
 OnDelta = Callable[[Delta], None]
 
 
 class Wire(Protocol):
-    """A kind of provider. Both raise ProviderError or ProviderTimeout; ``chat`` also Cancelled."""
+    """A kind of provider.
+
+    What calls it raises ProviderError or ProviderTimeout; ``chat`` also Cancelled.
+    """
+
+    def check(self, request: ChatRequest) -> None:
+        """Raise InvalidData for what this kind of provider can't be asked. Calls nobody."""
 
     def chat(
         self, endpoint: Endpoint, request: ChatRequest, call: Call, on_delta: OnDelta | None = None
@@ -97,8 +107,7 @@ class Wire(Protocol):
         With ``on_delta`` it streams, unless the endpoint says not to: each piece is handed on as it
         comes, in the calling thread, and the answer that is returned is the sum of the pieces.
         ``call`` is how other threads break it off: ``call.cancel()`` makes it raise Cancelled, and
-        ``call.usage`` has what was counted until then. Raises InvalidData, before any request, for
-        what this kind of provider can't be asked.
+        ``call.usage`` has what was counted until then. Raises what ``check`` raises.
         """
 
     def models(self, endpoint: Endpoint) -> list[str]:

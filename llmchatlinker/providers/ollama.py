@@ -42,16 +42,16 @@ def address(api_endpoint: str, path: str) -> str:
 class Ollama:
     """The wire of kind ``ollama``."""
 
+    def check(self, request: ChatRequest) -> None:
+        """What has no counterpart can't be asked."""
+        _body(request, streamed=False)
+
     def chat(
         self, endpoint: Endpoint, request: ChatRequest, call: Call, on_delta: OnDelta | None = None
     ) -> ChatAnswer:
         """POST …/api/chat."""
         streamed = on_delta is not None and endpoint.stream
-        body = _parameters(request.parameters) | {
-            "model": request.model,
-            "messages": [_message(message) for message in request.messages],
-            "stream": streamed,
-        }
+        body = _body(request, streamed=streamed)
         assembly = Assembly(endpoint, call, on_delta, streamed=streamed)
         url = address(endpoint.url, CHAT)
         with answering(
@@ -75,6 +75,14 @@ class Ollama:
             raise unusable(endpoint, "has no list of models")
         names = [item.get("name") for item in models if isinstance(item, dict)]
         return sorted(clean(name) for name in names if isinstance(name, str))
+
+
+def _body(request: ChatRequest, *, streamed: bool) -> dict[str, Any]:
+    return _parameters(request.parameters) | {
+        "model": request.model,
+        "messages": [_message(message) for message in request.messages],
+        "stream": streamed,
+    }
 
 
 def _parameters(parameters: dict[str, Any]) -> dict[str, Any]:

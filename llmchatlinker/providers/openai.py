@@ -30,6 +30,9 @@ def address(api_endpoint: str, path: str) -> str:
 class OpenAI:
     """The wire of kind ``openai``."""
 
+    def check(self, request: ChatRequest) -> None:
+        """Everything goes as it is."""
+
     def chat(
         self, endpoint: Endpoint, request: ChatRequest, call: Call, on_delta: OnDelta | None = None
     ) -> ChatAnswer:

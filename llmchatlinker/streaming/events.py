@@ -52,6 +52,8 @@ def delta_event(delta: Delta) -> Event:
             event["id"] = delta.id
         if delta.name is not None:
             event["name"] = delta.name
+        if delta.custom:
+            event["custom"] = True
     return event
 
 
@@ -109,15 +111,7 @@ class Partial:
     @property
     def tool_calls(self) -> list[dict[str, Any]] | None:
         """The tool calls as they are in a message; None where there is none."""
-        calls = [self._calls[index] for index in sorted(self._calls)]
-        return [
-            {
-                "id": call["id"],
-                "type": "function",
-                "function": {"name": call["name"], "arguments": "".join(call["arguments"])},
-            }
-            for call in calls
-        ] or None
+        return [_whole(self._calls[index]) for index in sorted(self._calls)] or None
 
     @property
     def is_empty(self) -> bool:
@@ -138,8 +132,18 @@ class Partial:
             self._reasoning.append(event["text"])
         else:
             call = self._calls.setdefault(
-                event.get("index") or 0, {"id": None, "name": None, "arguments": []}
+                event.get("index") or 0, {"id": None, "name": None, "custom": False, "pieces": []}
             )
             call["id"] = call["id"] or event.get("id")
             call["name"] = call["name"] or event.get("name")
-            call["arguments"].append(event["text"])
+            call["custom"] = call["custom"] or event.get("custom", False)
+            call["pieces"].append(event["text"])
+
+
+def _whole(call: dict[str, Any]) -> dict[str, Any]:
+    text = "".join(call["pieces"])
+    if call["custom"]:
+        what = {"name": call["name"], "input": text}
+        return {"id": call["id"], "type": "custom", "custom": what}
+    what = {"name": call["name"], "arguments": text}
+    return {"id": call["id"], "type": "function", "function": what}

@@ -144,8 +144,11 @@ class Writer:
             stream._pending.append(event)
             due_at = self._flushed_at + INTERVAL
             if stream._fresh and event["type"] == DELTA:
-                queues = pushes().queues(stream.instruction_id)
-                due_at = 0.0 if queues is None or queues else time.monotonic() + INTERVAL
+                followed = get_settings().broker_is_embedded  # where nobody says who follows
+                if not followed:
+                    queues = pushes().queues(stream.instruction_id)
+                    followed = queues is None or bool(queues)
+                due_at = 0.0 if followed else time.monotonic() + INTERVAL
                 stream._fresh = False
             if not self._dirty or due_at < self._due_at:
                 self._due_at = due_at

@@ -13,6 +13,7 @@ from llmchatlinker.errors import InvalidData, NotFound
 from llmchatlinker.instruction_data.content import parts_of, text_of
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate, LLMResponseRegenerate
 from llmchatlinker.providers.base import ChatRequest
+from llmchatlinker.providers.registry import wire
 from llmchatlinker.units import ledger
 from llmchatlinker.units.context import HISTORY_LENGTH, conversation, ratio
 from llmchatlinker.units.lookups import get_message, not_a_member, visible
@@ -108,7 +109,7 @@ def history(session: Session, parent_id: int | None) -> list[Told]:
     """What was said above a question, less what was never answered: no provider takes that."""
     told: list[Told] = []
     for message in told_up_to(session, parent_id, HISTORY_LENGTH):
-        if message.role == "user" or message.content:
+        if message.role == "user" or message.is_said:
             told.append(message)
         elif told and told[-1].id == message.parent_id:
             told.pop()
@@ -116,7 +117,10 @@ def history(session: Session, parent_id: int | None) -> list[Told]:
 
 
 def request_of(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
-    """What the provider is sent: the question, and as much of what was said before as fits."""
+    """What the provider is sent: the question, and as much of what was said before as fits.
+
+    Raises InvalidData for what this LLM can't be asked.
+    """
     parameters = route.parameters | asked.parameters
     window = route.llm.settings.get("context_window")
     max_tokens = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
@@ -129,7 +133,9 @@ def request_of(session: Session, chat: Chat, asked: Asked, route: Route) -> Chat
         tools=parameters.get("tools"),
         ratio=1.0 if window is None else ratio(ledger.counted(session, route.provider, route.llm)),
     )
-    return ChatRequest(route.llm.llm_name, messages, parameters)
+    request = ChatRequest(route.llm.llm_name, messages, parameters)
+    wire(route.provider.kind).check(request)
+    return request
 
 
 def _llm_of(session: Session, message: Message) -> int:

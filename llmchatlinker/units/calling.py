@@ -5,7 +5,6 @@ No transaction and no connection is held meanwhile.
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Iterator
@@ -114,8 +113,7 @@ def _whole(answer: ChatAnswer) -> Iterator[Delta]:
     if answer.content:
         yield Delta("text", answer.content)
     for index, item in enumerate(answer.tool_calls or ()):
-        function = item.get("function") if isinstance(item, dict) else None
-        function = function if isinstance(function, dict) else {}
-        arguments = function.get("arguments")
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
-        yield Delta("tool_call", text, index, item.get("id"), function.get("name"))
+        what = item[item["type"]]
+        custom = item["type"] == "custom"
+        text = what["input" if custom else "arguments"]
+        yield Delta("tool_call", text, index, item["id"], what["name"], custom)

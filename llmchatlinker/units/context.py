@@ -35,14 +35,12 @@ Content = str | list[dict[str, Any]]
 
 def estimate(content: Content) -> int:
     """About how many tokens a message with this content takes."""
-    return TOKENS_PER_MESSAGE + sum(
-        map(_tokens, [content] if isinstance(content, str) else content)
-    )
+    return TOKENS_PER_MESSAGE + sum(map(tokens, [content] if isinstance(content, str) else content))
 
 
 def estimated(messages: Iterable[dict[str, Any]], tools: Any = None) -> int:
     """The same for all that is sent; to be kept beside what the provider reports."""
-    described = 0 if tools is None else _tokens(json.dumps(tools, ensure_ascii=False))
+    described = 0 if tools is None else tokens(json.dumps(tools, ensure_ascii=False))
     return described + sum(estimate(message["content"]) for message in messages)
 
 
@@ -74,8 +72,7 @@ def conversation(
     """System prompt, history and question as a provider takes them.
 
     Whole turns go, oldest first, until the rest fits. Raises InvalidData when the question alone,
-    with the system prompt and the ``tools``, does not fit. Answers go as their text: a call of a tool
-    may only be sent with its result, which nothing here has.
+    with the system prompt and the ``tools``, does not fit.
     """
     first = [{"role": "system", "content": system_prompt}] if system_prompt else []
     last = [{"role": "user", "content": user_input}]
@@ -89,7 +86,8 @@ def conversation(
     return first + [message for turn in turns for message in turn] + last
 
 
-def _tokens(part: str | dict[str, Any]) -> int:
+def tokens(part: str | dict[str, Any]) -> int:
+    """About how many tokens a text, or a part of a question, takes by itself."""
     if isinstance(part, dict):
         image = part.get("image_url")
         if image is not None:
@@ -131,11 +129,22 @@ def _turns(history: Sequence[Told]) -> list[list[dict[str, Any]]]:
             continue
         if message.role == "user":
             turns.append([{"role": "user", "content": message.parts or message.content}])
-        elif message.content:
+        elif message.is_said:
             if not turns:
                 turns.append([])
-            turns[-1].append({"role": message.role, "content": message.content})
+            turns[-1].append({"role": message.role, "content": _answer(message)})
     return turns
+
+
+def _answer(message: Told) -> str:
+    """An answer as text, with what it calls: as a call of its own that may only be sent right before
+    its result, in a message of the tool's; and who has the result says it in the next question."""
+    calls = message.tool_calls if message.status == "complete" else None
+    lines = [message.content] if message.content else []
+    for call in calls or ():
+        what = call.get(call.get("type", "function")) or {}
+        lines.append(f"[called {what.get('name')}: {what.get('arguments', what.get('input'))}]")
+    return "\n".join(lines)
 
 
 def _is_gone(message: Told) -> bool:

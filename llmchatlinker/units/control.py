@@ -68,7 +68,7 @@ def resolve(session: Session, data: Data) -> Data:
     data = sealed(data)
     _check_reach(getattr(data, "api_endpoint", None))
     match data:
-        case LLMProviderAdd(api_key=str(key)) | LLMProviderUpdate(api_key=str(key)):
+        case LLMProviderAdd(api_key=str(key)) | LLMProviderUpdate(api_key=str(key)) if key:
             token = secrets.encrypt(key, get_settings()).decode("ascii")
             return data.model_copy(update={"api_key": token})
         case UserGet(username=str(username)):

@@ -51,7 +51,8 @@ def list_instructions(session: Session, data: InstructionList) -> Result:
 def list_usage(session: Session, data: UsageList) -> Result:
     """USAGE_LIST: from the ledger, by user, LLM and day (UTC).
 
-    A turn is an instruction with an answered attempt; tokens and cost are what providers reported.
+    A turn is an instruction with an answered attempt; tokens and cost are what providers reported, or
+    of answers that were broken off our estimate, which ``estimated_tokens`` is the sum of.
     """
     day = cast(func.timezone("UTC", Attempt.started_at), Date)
     answered = Attempt.status == "answered"
@@ -65,6 +66,9 @@ def list_usage(session: Session, data: UsageList) -> Result:
         func.coalesce(func.sum(Attempt.prompt_tokens), 0).label("prompt_tokens"),
         func.coalesce(func.sum(Attempt.completion_tokens), 0).label("completion_tokens"),
         func.coalesce(func.sum(Attempt.total_tokens), 0).label("total_tokens"),
+        func.coalesce(func.sum(Attempt.total_tokens).filter(Attempt.usage_estimated), 0).label(
+            "estimated_tokens"
+        ),
         func.sum(Attempt.cost).label("cost"),
     )
     if data.user_id is not None:
@@ -81,6 +85,6 @@ def list_usage(session: Session, data: UsageList) -> Result:
     for line in usage:
         line["day"] = line["day"].isoformat()
         line["cost"] = None if line["cost"] is None else float(line["cost"])
-        for count in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        for count in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated_tokens"):
             line[count] = int(line[count])
     return {"usage": usage}

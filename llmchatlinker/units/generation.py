@@ -18,16 +18,17 @@ from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import (
     Cancelled,
     InDoubt,
+    InvalidData,
     LLMChatLinkerError,
     NotFound,
 )
-from llmchatlinker.providers.base import ChatAnswer
+from llmchatlinker.providers.base import ChatAnswer, ChatRequest
 from llmchatlinker.providers.calls import HANDED_BACK
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming import store
 from llmchatlinker.streaming.events import Partial
 from llmchatlinker.turns import Aftermath
-from llmchatlinker.units import asking, ledger, limits, openings, routing, straight
+from llmchatlinker.units import asking, estimating, ledger, limits, openings, routing, straight
 from llmchatlinker.units.asking import Asked, request_of
 from llmchatlinker.units.calling import Performed, Turn, call_provider
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
@@ -37,6 +38,7 @@ from llmchatlinker.units.handling import Again, Ended, GeneralWay, HandedBack, H
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
 from llmchatlinker.units.openings import Standing
+from llmchatlinker.units.routing import Route
 from llmchatlinker.units.turn_policies import busy, policy_of
 
 
@@ -148,14 +150,14 @@ class _Generation(GeneralWay):
         answer = openings.answer_of(session, instruction) if lines else None
         question = None if answer is None else session.get(Message, answer.parent_id)
         asked = self._asked(session, chat, data, question)
-        route = routing.choose(session, instruction, asked.llm_ids, lines, mine)
-        if isinstance(route, Parked):
-            return route
+        found = self._request(session, chat, asked, instruction, lines, mine)
+        if isinstance(found, Parked):
+            return found
+        route, request = found
         if mine is None:
             full = limits.admit(session, instruction, route, asked.user_id, aftermath)
             if full is not None:
                 return full
-        request = request_of(session, chat, asked, route)
         estimate = estimated(request.messages, request.parameters.get("tools"))
         endpoint = endpoint_of(route.provider, route.llm, seconds=stands.seconds_left)
         if mine is not None:
@@ -190,6 +192,30 @@ class _Generation(GeneralWay):
             followers=stands.followers,
         )
 
+    def _request(
+        self,
+        session: Session,
+        chat: Chat,
+        asked: Asked,
+        instruction: Instruction,
+        lines: Sequence[Line],
+        mine: Attempt | None,
+    ) -> tuple[Route, ChatRequest] | Parked:
+        """The LLM whose turn it is and can be asked this, and what it is sent."""
+        refused: InvalidData | None = None
+        while True:
+            route = routing.choose(session, instruction, asked.llm_ids, lines, mine)
+            if isinstance(route, Parked):
+                return route
+            if refused is not None and not lines:
+                route = replace(route, reason=refused.code)
+            try:
+                return route, request_of(session, chat, asked, route)
+            except InvalidData as error:
+                if mine is not None or route.next_llm_id is None:
+                    raise
+                refused, instruction.llm_id = error, route.next_llm_id
+
     # --- perform --------------------------------------------------------------------------------
 
     def perform(self, work: Turn) -> Performed:
@@ -211,8 +237,8 @@ class _Generation(GeneralWay):
         handed_back = _is_handed_back(instruction, done)
         if handed_back:
             done = replace(done, error=Cancelled("The worker that made the call was stopped."))
-        price = work.route.price
-        if not ledger.close(session, work.attempt_id, done.error, done.usage, price):
+        price, usage = work.route.price, estimating.usage_of(session, work, done)
+        if not ledger.close(session, work.attempt_id, done.error, usage, price):
             return None  # taken over: whoever has done that goes on from there
         limits.release(session, work.route, work.user_id, aftermath)
         if handed_back and not _was_shown(done):
@@ -233,7 +259,7 @@ class _Generation(GeneralWay):
             closing,
             aftermath,
             said=done.said,
-            usage=ledger.usage_view(price, done.usage),
+            usage=ledger.usage_view(price, usage),
             tail=done.tail,
             attempt_id=work.attempt_id,
         )

@@ -69,6 +69,7 @@ def close(
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+        "usage_estimated": usage.estimated,
         "cost": cost(price, usage),
     }
     status = "answered"
@@ -96,9 +97,10 @@ def _plain(statement: Any) -> Any:
 #: is not worth a long search.
 _COUNTED = """
     SELECT estimated_tokens, prompt_tokens
-      FROM (SELECT llm_id, estimated_tokens, prompt_tokens FROM attempts
+      FROM (SELECT llm_id, estimated_tokens, prompt_tokens, usage_estimated FROM attempts
              WHERE provider_id = %(provider_id)s ORDER BY started_at DESC LIMIT 200) AS newest
      WHERE llm_id = %(llm_id)s AND prompt_tokens > 0 AND estimated_tokens > 0
+       AND NOT usage_estimated
      LIMIT 20
 """
 
@@ -118,17 +120,22 @@ def cost(price: dict[str, float] | None, usage: Usage) -> Decimal | None:
     if prompt is None and completion is None:
         return None
     each = {name: Decimal(str(value)) for name, value in price.items()}
-    total = (prompt or 0) * each.get("prompt", Decimal(0))
+    fresh, cached = prompt or 0, 0
+    if "cached_prompt" in each:
+        cached = min(usage.cached_prompt_tokens or 0, fresh)
+        fresh -= cached
+    total = fresh * each.get("prompt", Decimal(0)) + cached * each.get("cached_prompt", Decimal(0))
     total += (completion or 0) * each.get("completion", Decimal(0))
     return total / TOKENS_PER_PRICE
 
 
 def usage_view(price: dict[str, float] | None, usage: Usage) -> dict[str, Any]:
-    """Tokens and cost as a message shows them; null where the provider did not say."""
+    """Tokens and cost as a message shows them; null where nobody can say."""
     total = cost(price, usage)
-    return {
+    view: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
         "cost": None if total is None else float(total),
     }
+    return view | {"estimated": True} if usage.estimated else view

@@ -31,7 +31,7 @@ from llmchatlinker.units.routing import Route
 #: Rows that one look lets go on at most, so that its transaction stays short.
 BATCH = 500
 #: Reasons to wait that count calls of the last minute, and not those under way.
-RATES = ("rate", "llm_rate")
+RATES = ("rate", "llm_rate", "user_rate")
 #: Calls that may be opened at the same moment without a limit's lock.
 STRIPES = 4
 
@@ -140,10 +140,16 @@ class Limit:
 def _limits(provider: Provider, llm: LLM, user_id: int | None) -> Iterator[Limit]:
     """Those that are set, in the order in which all take their locks."""
     if user_id is not None:
-        yield Limit("user", get_settings().user_concurrency, user_id=user_id)
-        most = provider.settings.get("user_concurrency")
-        if most is not None:
-            yield Limit("user", most, provider_id=provider.id, user_id=user_id)
+        for reason, name in (
+            ("user", "user_concurrency"),
+            ("user_rate", "user_requests_per_minute"),
+        ):
+            most = getattr(get_settings(), name)
+            if most > 0:
+                yield Limit(reason, most, user_id=user_id)
+            most = provider.settings.get(name)
+            if most is not None:
+                yield Limit(reason, most, provider_id=provider.id, user_id=user_id)
     for reason, name in (("provider", "max_concurrency"), ("rate", "requests_per_minute")):
         most = provider.settings.get(name)
         if most is not None:
@@ -259,7 +265,7 @@ _DUE_PROBES = """
 _WAITED_FOR = """
     SELECT DISTINCT wait_reason, provider_id,
            CASE WHEN wait_reason IN ('llm', 'llm_rate') THEN llm_id END,
-           CASE WHEN wait_reason = 'user' THEN user_ids[1] END
+           CASE WHEN wait_reason IN ('user', 'user_rate') THEN user_ids[1] END
       FROM instructions
      WHERE not_before <= clock_timestamp() AND state = 'waiting' AND wait_reason = ANY (%(reasons)s)
 """
@@ -293,10 +299,11 @@ def _limit_of(
     session: Session, reason: str, provider_id: int | None, llm_id: int | None, user_id: int | None
 ) -> Limit | None:
     name = "requests_per_minute" if reason in RATES else "max_concurrency"
-    if reason == "user":
+    if reason in ("user", "user_rate"):
+        name = f"user_{'concurrency' if reason == 'user' else name}"
         if provider_id is None:
-            return Limit("user", get_settings().user_concurrency, user_id=user_id)
-        name = "user_concurrency"
+            most = getattr(get_settings(), name)
+            return Limit(reason, most, user_id=user_id) if most > 0 else None
     holder = session.get(LLM, llm_id) if llm_id is not None else session.get(Provider, provider_id)
     most = None if holder is None else holder.settings.get(name)
     return None if most is None else Limit(reason, most, provider_id, llm_id, user_id)

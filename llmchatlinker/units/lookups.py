@@ -44,6 +44,12 @@ def get_provider(session: Session, provider_id: int, *, lock: bool = False) -> P
     return get(session, Provider, "provider_id", provider_id, lock=lock)
 
 
+def get_provider_to_delete(session: Session, provider_id: int) -> Provider:
+    """The provider, or NotFound; nobody else gives it an LLM meanwhile either."""
+    session.execute(select(Provider.id).where(Provider.id == provider_id).with_for_update())
+    return get_provider(session, provider_id)
+
+
 def get_llm(session: Session, llm_id: int, *, lock: bool = False) -> LLM:
     """The LLM, or NotFound."""
     row = session.get(LLM, llm_id, with_for_update={"key_share": True} if lock else None)

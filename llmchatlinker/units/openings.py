@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db import driver
@@ -48,9 +48,10 @@ _OPEN = """
         RETURNING id, parent_id
     ), line AS (
         INSERT INTO attempts (instruction_id, number, user_id, llm_id, provider_id, provider_name,
-                              llm_name, worker, estimated_tokens, lease_until)
+                              llm_name, worker, estimated_tokens, started_at, lease_until)
         SELECT CAST(%(id)s AS uuid), 1, %(user_id)s, %(llm_id)s, %(provider_id)s,
                %(provider_name)s, %(llm_name)s, %(worker)s, %(estimate)s,
+               clock_timestamp(),  -- and not when the wait for the locks began
                clock_timestamp() + make_interval(secs => %(lease)s)
           FROM answer
         RETURNING id
@@ -209,6 +210,7 @@ def open_again(
         llm_name=route.llm.llm_name,
         worker=worker,
         estimated_tokens=estimate,
+        started_at=func.clock_timestamp(),
         lease_until=lease_end(),
     )
     session.add(attempt)

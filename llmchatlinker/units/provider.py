@@ -21,7 +21,7 @@ from llmchatlinker.instruction_data.llm import (
     LLMProviderUpdate,
     LLMUpdate,
 )
-from llmchatlinker.units.lookups import get_llm, get_provider, page
+from llmchatlinker.units.lookups import get_llm, get_provider, get_provider_to_delete, page
 from llmchatlinker.units.views import llm_view, provider_view
 
 Result = dict[str, Any]
@@ -60,7 +60,7 @@ def update_provider(session: Session, data: LLMProviderUpdate) -> Result:
 
 
 def _token(api_key: str | None) -> bytes | None:
-    return None if api_key is None else api_key.encode("ascii")  # decode has encrypted it
+    return api_key.encode("ascii") if api_key else None  # decode has encrypted it
 
 
 def _plain(settings: Data | None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _plain(settings: Data | None) -> dict[str, Any]:
 
 def delete_provider(session: Session, data: LLMProviderDelete) -> Result:
     """LLM_PROVIDER_DELETE; with ``force`` its LLMs go too."""
-    provider = get_provider(session, data.provider_id, lock=True)
+    provider = get_provider_to_delete(session, data.provider_id)
     count = session.scalar(select(func.count()).where(LLM.provider_id == provider.id))
     if count and not data.force:
         raise Conflict(

@@ -22,6 +22,8 @@ from llmchatlinker.units.ledger import Line
 SLOT_WAIT = 2.0
 #: HTTP statuses of a request that no other LLM would take either.
 WRONG_EVERYWHERE = (400, 413, 422)
+#: HTTP statuses whose Retry-After is meant for everybody who calls the provider.
+MEANT_FOR_ALL = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def after_failure(
     if not isinstance(error, ProviderError):
         return None
     if is_retryable(error) or isinstance(error, ProviderTimeout):
-        _note_failure(session, route)
+        _note_failure(session, route, error)
     if tail is None or tail.stored_deltas:
         return None
     if is_retryable(error) and route.tries < route.retries:
@@ -160,42 +162,64 @@ def _seconds_left(session: Session, instruction: Instruction) -> float:
 #: Failures while it cools down are of calls that were made before: they say nothing new.
 _FAILED = """
     INSERT INTO provider_health AS h (provider_id, failures, cooldown_until)
-    SELECT id, 1, CASE WHEN %(after)s <= 1
-                       THEN clock_timestamp() + make_interval(secs => %(first)s) END
+    SELECT id, 1, greatest(clock_timestamp() + make_interval(secs => %(wanted)s),
+                           CASE WHEN %(after)s <= 1
+                                THEN clock_timestamp() + make_interval(secs => %(first)s) END)
       FROM providers WHERE id = %(provider_id)s
     ON CONFLICT (provider_id) DO UPDATE
        SET failures = h.failures + 1,
-           cooldown_until = CASE WHEN h.failures + 1 < %(after)s THEN h.cooldown_until
+           cooldown_until = greatest(clock_timestamp() + make_interval(secs => %(wanted)s),
+               CASE WHEN h.failures + 1 < %(after)s THEN h.cooldown_until
                ELSE clock_timestamp() + make_interval(secs => least(%(longest)s,
-                    %(first)s * power(2, least(h.failures + 1 - %(after)s, 30)))) END
+                    %(first)s * power(2, least(h.failures + 1 - %(after)s, 30)))) END)
      WHERE h.cooldown_until IS NULL OR h.cooldown_until <= clock_timestamp()
     RETURNING h.cooldown_until > clock_timestamp()
 """
 
+#: But a cooldown may turn out to be shorter than what the provider wants.
+_PROLONG = """
+    UPDATE provider_health
+       SET cooldown_until = greatest(cooldown_until,
+                                     clock_timestamp() + make_interval(secs => %(wanted)s))
+     WHERE provider_id = %(provider_id)s
+"""
 
-def _note_failure(session: Session, route: Route) -> None:
-    """The provider has failed; after some failures in a row nobody calls it for a while."""
+
+def _note_failure(session: Session, route: Route, error: ProviderError) -> None:
+    """The provider has failed; after some failures in a row, or where it asks for that, nobody calls
+    it for a while."""
     settings = get_settings()
+    to_all = error.details.get("http_status") in MEANT_FOR_ALL
     values = {
         "provider_id": route.provider.id,
         "after": settings.cooldown_failures,
         "first": settings.cooldown,
         "longest": settings.cooldown_max,
+        "wanted": retry_after(error) if to_all else None,
     }
     counters = metrics()
-    cools_down = session.connection().exec_driver_sql(_FAILED, values).scalar()
+    connection = session.connection()
+    cools_down = connection.exec_driver_sql(_FAILED, values).scalar()
+    if values["wanted"] is not None:
+        connection.exec_driver_sql(_PROLONG, values)
     if cools_down and counters is not None:
         counters.cooldown(route.provider.name)
 
 
 def note_success(session: Session, route: Route) -> bool:
-    """The provider answers; returns whether it had failed before."""
+    """The provider answers; returns whether it had failed before.
+
+    Not while it cools down: then this call is an older one, and the provider may have asked for peace.
+    """
     if route.failures == 0:
         return False
-    session.execute(
+    until = ProviderHealth.cooldown_until
+    recovered = session.execute(
         update(ProviderHealth)
         .where(ProviderHealth.provider_id == route.provider.id)
+        .where(until.is_(None) | (until <= func.clock_timestamp()))
         .values(failures=0, cooldown_until=None)
+        .returning(ProviderHealth.provider_id)
         .execution_options(synchronize_session=False)
     )
-    return True
+    return recovered.first() is not None

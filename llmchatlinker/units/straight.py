@@ -17,6 +17,7 @@ from llmchatlinker.db import driver
 from llmchatlinker.db.models import LLM, Chat, Message, Provider
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import success
+from llmchatlinker.errors import InvalidData
 from llmchatlinker.instruction_data.fields import Data
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate
 from llmchatlinker.providers.base import ChatAnswer
@@ -98,7 +99,12 @@ def claim(session: Session, instruction_id: UUID, worker: str, aftermath: Afterm
     shared = limits.to_share(route, asked.user_id)
     if shared is None:
         return None
-    request = asking.request_of(session, chat, asked, route)
+    try:
+        request = asking.request_of(session, chat, asked, route)
+    except InvalidData:
+        if route.next_llm_id is None:
+            raise
+        return None  # another LLM can perhaps be asked this
     endpoint = endpoint_of(provider, llm, seconds=seconds)
     estimate = estimated(request.messages, request.parameters.get("tools"))
     opened = openings.open_turn(

@@ -47,19 +47,28 @@ class Told:
     parts: list[dict[str, Any]] | None = field(repr=False)
     erased: bool
     hidden: bool
+    status: str = "complete"
+    tool_calls: list[dict[str, Any]] | None = field(default=None, repr=False)
+
+    @property
+    def is_said(self) -> bool:
+        """There is something of it. Calls of tools count once they are whole."""
+        return bool(self.content or (self.tool_calls and self.status == "complete"))
 
 
 #: On the driver: every generation asks this, and the ORM took half of its claim for it.
 _TOLD = """
     WITH RECURSIVE climb AS (
-        SELECT id, parent_id, role, content, parts, erased, hidden, 1 AS height
+        SELECT id, parent_id, role, content, parts, erased, hidden, status, tool_calls, 1 AS height
           FROM messages WHERE id = %(id)s
         UNION ALL
-        SELECT m.id, m.parent_id, m.role, m.content, m.parts, m.erased, m.hidden, climb.height + 1
+        SELECT m.id, m.parent_id, m.role, m.content, m.parts, m.erased, m.hidden, m.status,
+               m.tool_calls, climb.height + 1
           FROM messages m JOIN climb ON m.id = climb.parent_id
          WHERE climb.height < %(limit)s
     )
-    SELECT id, parent_id, role, content, parts, erased, hidden FROM climb ORDER BY height DESC
+    SELECT id, parent_id, role, content, parts, erased, hidden, status, tool_calls
+      FROM climb ORDER BY height DESC
 """
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmchatlinker.db.models import LLM, Attempt, Chat, Instruction, Message, Provider, Record, User
+from llmchatlinker.settings import get_settings
 from llmchatlinker.units.headers import shown
 
 
@@ -48,7 +49,7 @@ def chat_view(chat: Chat, users: Sequence[User]) -> dict[str, Any]:
         "chat_id": chat.id,
         "title": chat.title,
         "system_prompt": chat.system_prompt,
-        "turn_policy": chat.turn_policy or "enqueue",
+        "turn_policy": chat.turn_policy or get_settings().turn_policy,
         "active_message_id": chat.active_message_id,
         "users": [
             {"user_id": user.id, "username": user.username, "display_name": user.display_name}
@@ -131,6 +132,7 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
         "prompt_tokens": attempt.prompt_tokens,
         "completion_tokens": attempt.completion_tokens,
         "total_tokens": attempt.total_tokens,
+        "usage_estimated": attempt.usage_estimated,
         "cost": None if attempt.cost is None else float(attempt.cost),
         "error_code": attempt.error_code,
         "http_status": attempt.http_status,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,13 @@ result = app.AsyncResult(sys.argv[1])
 while not result.ready():
     time.sleep(0.01)
 print(result.state, result.get()["data"]["user"]["username"])
+"""
+
+FOLLOWING_PROGRAM = """
+import json, sys
+from llmchatlinker.client import LLMChatLinkerClient
+for event in LLMChatLinkerClient().follow(sys.argv[1]):
+    print(json.dumps(event.as_dict()), flush=True)
 """
 
 
@@ -81,6 +89,66 @@ def test_the_six_instructions_succeed_in_order_with_a_real_llm(
     assert first["usage"]["completion_tokens"] > 0
     assert first["content"].strip()
     assert second["parent_message_id"] == first["parent_message_id"] == 1
+
+
+def a_turn_with(model: LocalModel, client: LLMChatLinkerClient) -> dict[str, Any]:
+    """What a turn with the local model needs, less its question."""
+    user_id = client.create_user("ada")["data"]["user"]["user_id"]
+    chat_id = client.create_chat("talk", user_ids=[user_id])["data"]["chat"]["chat_id"]
+    where = client.add_llm_provider("local", model.endpoint)["data"]["provider"]
+    llm = client.add_llm(where["provider_id"], model.model)["data"]["llm"]
+    return {"user_id": user_id, "chat_id": chat_id, "llm_id": llm["llm_id"]}
+
+
+def test_a_real_llm_is_streamed_to_its_end(
+    two_workers: list[ManagedProcess], local_model: LocalModel
+) -> None:
+    client = LLMChatLinkerClient()
+    turn = a_turn_with(local_model, client)
+
+    stream = client.stream(**turn, user_input="Say hello.", parameters={"max_tokens": 32})
+    events = list(stream)
+
+    assert [event.sequence_number for event in events] == list(range(1, len(events) + 1))
+    assert [events[0].type, events[-1].type] == ["response.created", "response.completed"]
+    answer = stream.result().get(timeout=60)["data"]["llm_response"]
+    assert answer["content"] == stream.text == "".join(event.text for event in events) != ""
+    assert 0 < answer["usage"]["completion_tokens"] <= 32
+    assert "estimated" not in answer["usage"]
+
+
+def test_a_real_llm_is_followed_from_another_process_and_cancelled(
+    two_workers: list[ManagedProcess], local_model: LocalModel, tmp_path: Path
+) -> None:
+    client = LLMChatLinkerClient()
+    turn = a_turn_with(local_model, client)
+    story = {"max_tokens": 4000, "ignore_eos": True}  # minutes of it
+
+    stream = client.stream(**turn, user_input="Tell me a long story.", parameters=story)
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLLOWING_PROGRAM, stream.instruction_id],
+        env=environment(get_settings()),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        seen = [json.loads(line) for _, line in zip(range(3), other.stdout, strict=False)]
+        said = client.cancel(stream.instruction_id)
+        events = [event.as_dict() for event in stream]
+        seen += [json.loads(line) for line in other.stdout]
+
+    assert other.returncode == 0
+    assert said["message"] == "Response cancelled."
+    assert seen == events
+    assert events[-1]["type"] == "response.cancelled"
+    answer = client.get_chat(turn["chat_id"])["data"]["chat"]["messages"][-1]
+    assert (answer["content"], answer["status"]) == (stream.text, "cancelled")
+    assert answer["usage"]["estimated"]
+    (attempt,) = client.run("INSTRUCTION_GET", instruction_id=stream.instruction_id)["data"][
+        "instruction"
+    ]["attempts"]
+    assert attempt["status"] == "cancelled"
 
 
 def test_the_client_keeps_the_history_of_a_chat(

@@ -15,6 +15,7 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.results.result import InstructionResult
+from llmchatlinker.units.context import estimate, tokens
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import eventually
@@ -86,6 +87,53 @@ def test_a_call_is_broken_off_and_what_came_of_it_is_kept(scene: Scene, cancel: 
     assert scene.messages()[-1] == response | {"active": True}
     assert events(scene.cycle, instruction_id)[-1]["type"] == "response.cancelled"
     assert (ledger(scene.cycle), len(scene.provider.calls)) == (["cancelled"], 1)
+
+
+def test_what_was_used_is_estimated_where_the_provider_never_came_to_say_it(scene: Scene) -> None:
+    price = {"prompt": 1_000_000, "completion": 1_000_000}
+    scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"price": price})
+    scene.provider.script(scripts.slow(10_000, 50))
+    instruction_id = scene.decoded("Hello")
+
+    with under_way(scene, instruction_id):
+        by_instruction(instruction_id)
+    scene.cycle.store(instruction_id)
+
+    response = scene.cycle.envelope(instruction_id)["data"]["llm_response"]
+    counts = {
+        "prompt_tokens": estimate("Hello"),
+        "completion_tokens": tokens(response["content"]),
+        "total_tokens": estimate("Hello") + tokens(response["content"]),
+    }
+    total = counts["total_tokens"]
+    assert response["usage"] == counts | {"cost": total, "estimated": True}
+    told = next(e for e in events(scene.cycle, instruction_id) if e["type"] == "response.usage")
+    assert told["usage"] == response["usage"]
+    shown = scene.cycle.do("INSTRUCTION_GET", instruction_id=str(instruction_id))["instruction"]
+    (attempt,) = shown["attempts"]
+    assert {**attempt, **counts, "cost": total, "usage_estimated": True} == attempt
+    scene.ask("one")
+    (line,) = scene.cycle.do("USAGE_LIST")["usage"]
+    assert line["estimated_tokens"] == total
+    assert line["cost"] == line["total_tokens"] > total
+
+
+def test_an_estimate_is_corrected_by_what_the_provider_counts_but_not_by_other_estimates(
+    scene: Scene,
+) -> None:
+    scene.ask("word " * 300)  # 300 tokens by the provider, 508 by ours
+    used = []
+    for _ in range(2):
+        scene.cycle.sql("UPDATE attempts SET first_delta_at = NULL")
+        scene.provider.script(scripts.slow(10_000, 50))
+        other = scene.cycle.do("CHAT_CREATE", title="Other", user_ids=[scene.user_id])["chat"]
+        instruction_id = scene.decoded("word " * 300, chat_id=other["chat_id"])
+        with under_way(scene, instruction_id):
+            by_instruction(instruction_id)
+        scene.cycle.store(instruction_id)
+        used.append(scene.cycle.envelope(instruction_id)["data"]["llm_response"]["usage"])
+
+    assert [usage["prompt_tokens"] for usage in used] == [300, 300]
 
 
 @each_way

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle
 
 
@@ -81,6 +82,16 @@ def test_a_chat_keeps_its_turn_policy(cycle: Cycle, people: list[int], policy: s
     other = "reject" if policy == "enqueue" else "enqueue"
     changed = cycle.do("CHAT_UPDATE", chat_id=made["chat_id"], turn_policy=other)["chat"]
     assert changed["turn_policy"] == other
+
+
+def test_a_chat_without_a_turn_policy_shows_the_settings(
+    cycle: Cycle, people: list[int], configure: Configure
+) -> None:
+    configure(turn_policy="reject")
+
+    made = cycle.do("CHAT_CREATE", title="T", user_ids=people)["chat"]
+
+    assert made["turn_policy"] == "reject"
 
 
 def test_an_update_changes_what_it_names_and_nothing_else(cycle: Cycle, chat_id: int) -> None:

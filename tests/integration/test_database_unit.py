@@ -133,6 +133,7 @@ def test_usage_is_by_user_llm_and_day(used: Scene) -> None:
             "prompt_tokens": 1 + 5,
             "completion_tokens": 3 + 3,
             "total_tokens": 12,
+            "estimated_tokens": 0,
             "cost": 12.0,
         },
         {
@@ -145,6 +146,7 @@ def test_usage_is_by_user_llm_and_day(used: Scene) -> None:
             "prompt_tokens": 0,
             "completion_tokens": 0,
             "total_tokens": 0,
+            "estimated_tokens": 0,
             "cost": None,
         },
     ]

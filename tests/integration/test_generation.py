@@ -205,10 +205,24 @@ def test_an_answered_call_is_in_the_ledger(scene: Scene) -> None:
         "prompt_tokens": 1,
         "completion_tokens": 3,
         "total_tokens": 4,
+        "usage_estimated": False,
         "cost": None,
         "error_code": None,
         "http_status": None,
     }
+
+
+def test_a_question_that_was_answered_with_calls_of_tools_goes_before_their_results(
+    scene: Scene,
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    scene.provider.script(scripts.answer(None, finish="tool_calls", tool_calls=[call]))
+    scene.ask("What is f of 1?")
+
+    scene.ask("f says 2")
+
+    sent = [message["content"] for message in scene.provider.calls[-1].body["messages"]]
+    assert sent == ["What is f of 1?", '[called f: {"x": 1}]', "f says 2"]
 
 
 def test_a_price_makes_a_cost(scene: Scene) -> None:
@@ -218,6 +232,21 @@ def test_a_price_makes_a_cost(scene: Scene) -> None:
     answer = scene.ask("two words")
 
     assert answer["usage"]["cost"] == 2 + 4 * 0.5 / 1_000_000
+
+
+def test_what_the_provider_had_in_its_cache_has_a_price_of_its_own(scene: Scene) -> None:
+    price = {"prompt": 1_000_000, "cached_prompt": 100_000, "completion": 2_000_000}
+    scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"price": price})
+    counted = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+    counted_apart = counted | {"prompt_tokens_details": {"cached_tokens": 6}}
+    document = {"choices": [{"index": 0, "message": {"content": "so"}, "finish_reason": "stop"}]}
+    scene.provider.script(scripts.document(document | {"usage": counted_apart}))
+
+    answer = scene.ask("Hello")
+
+    assert answer["usage"]["cost"] == 4 + 6 * 0.1 + 3 * 2
+    (line,) = scene.cycle.do("USAGE_LIST")["usage"]
+    assert (line["prompt_tokens"], line["cost"]) == (10, 10.6)
 
 
 def test_without_usage_there_is_no_cost(scene: Scene) -> None:

@@ -187,6 +187,35 @@ def test_a_failed_regeneration_is_a_failed_sibling(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "more", "field"),
+    [
+        ("ollama", {"parameters": {"tool_choice": "required"}}, "parameters.tool_choice"),
+        (
+            "anthropic",
+            {"parameters": {"response_format": {"type": "json_object"}}},
+            "parameters.response_format",
+        ),
+        (
+            "ollama",
+            {"user_input": [{"type": "image_url", "image_url": {"url": "https://example.com/c"}}]},
+            "user_input",
+        ),
+    ],
+)
+def test_what_a_kind_of_provider_can_not_be_asked_is_no_call_and_no_line_in_the_ledger(
+    scene: Scene, kind: str, more: dict[str, Any], field: str
+) -> None:
+    scene.cycle.do("LLM_PROVIDER_UPDATE", provider_id=scene.provider_id, kind=kind)
+    data = scene.turn | {"user_input": "Hello"} | more
+
+    failed = scene.cycle.fail("LLM_RESPONSE_GENERATE", **data)
+
+    assert (failed.code, failed.stage, failed.fields) == ("invalid_data", "execute", [field])
+    assert ledger(scene.cycle) == [] == scene.provider.calls
+    assert scene.cycle.count("messages") == 0
+
+
+@pytest.mark.parametrize(
     ("name", "data", "code"),
     [
         ("CHAT_DELETE", {"chat_id": 1}, "not_found"),

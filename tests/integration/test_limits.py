@@ -189,19 +189,38 @@ def test_a_newcomer_goes_behind_those_who_wait(scene: Scene, configure: Configur
     assert scene.cycle.deliver("llm.generate") == [newcomer]
 
 
-def test_a_limit_per_minute_is_kept(scene: Scene) -> None:
-    scene.cycle.do(
-        "LLM_PROVIDER_UPDATE",
-        provider_id=scene.provider_id,
-        settings={"requests_per_minute": 2},
-    )
+def per_minute(scene: Scene, of: str, configure: Configure) -> None:
+    """Two calls per minute."""
+    cycle = scene.cycle
+    if of == "user":
+        configure(user_requests_per_minute=2)
+    elif of == "llm":
+        cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"requests_per_minute": 2})
+    else:
+        name = "requests_per_minute" if of == "provider" else "user_requests_per_minute"
+        cycle.do("LLM_PROVIDER_UPDATE", provider_id=scene.provider_id, settings={name: 2})
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        ("provider", "rate"),
+        ("llm", "llm_rate"),
+        ("user", "user_rate"),
+        ("user at the provider", "user_rate"),
+    ],
+)
+def test_a_limit_per_minute_is_kept(
+    scene: Scene, configure: Configure, of: str, reason: str
+) -> None:
+    per_minute(scene, of, configure)
     made = chats(scene, 4)
     waiting = [scene.decoded("Hello", chat_id=chat_id) for chat_id in made]
     for instruction_id in waiting:
         scene.cycle.execute(instruction_id)
     assert len(scene.provider.calls) == 2
     rows = [scene.cycle.row(i) for i in waiting[2:]]
-    assert {(row.state, row.wait_reason) for row in rows} == {("waiting", "rate")}
+    assert {(row.state, row.wait_reason) for row in rows} == {("waiting", reason)}
     assert all(0 < (row.not_before - row.submitted_at).total_seconds() <= 61 for row in rows)
 
     def a_minute_later() -> None:
@@ -215,6 +234,34 @@ def test_a_limit_per_minute_is_kept(scene: Scene) -> None:
     a_minute_later()
     run_rest(scene, waiting)
     assert len(scene.provider.calls) == 4
+
+
+def test_a_users_limit_per_minute_is_no_other_users(scene: Scene, configure: Configure) -> None:
+    configure(user_requests_per_minute=1)
+    bob = scene.cycle.do("USER_CREATE", username="bob")["user"]["user_id"]
+    (bobs,) = chats(scene, 1, bob)
+    scene.ask("one")
+
+    assert not scene.cycle.execute(scene.decoded("two"))
+
+    assert scene.ask("three", chat_id=bobs, user_id=bob)["content"] == "You said: three"
+
+
+def test_who_waits_for_a_limit_per_minute_goes_on_when_it_is_lifted(
+    scene: Scene, configure: Configure
+) -> None:
+    from llmchatlinker.waiting import release_due
+
+    configure(user_requests_per_minute=1)
+    scene.ask("one")
+    waiting = scene.decoded("two")
+    scene.cycle.execute(waiting)
+
+    configure(user_requests_per_minute=0)
+    scene.cycle.sql("UPDATE instructions SET not_before = now() WHERE state = 'waiting'")
+
+    assert release_due() == 1
+    assert scene.cycle.deliver("llm.generate") == [waiting]
 
 
 def test_a_lost_release_is_found_by_the_sweeper(scene: Scene, configure: Configure) -> None:
@@ -232,6 +279,27 @@ def test_a_lost_release_is_found_by_the_sweeper(scene: Scene, configure: Configu
     assert (release_due(), release_due(slots=True)) == (0, 1)
 
     assert scene.cycle.deliver("llm.generate") == [instruction_id]
+
+
+def test_a_users_limit_per_minute_holds_when_many_begin_at_once_in_two_workers(
+    scene: Scene, configure: Configure, worker: StartWorker
+) -> None:
+    most = 5
+    configure(user_requests_per_minute=most)
+    made = chats(scene, COUNT)
+    for _ in range(2):
+        worker()
+    client = LLMChatLinkerClient()
+
+    results = [
+        client.submit("LLM_RESPONSE_GENERATE", **scene.turn | {"chat_id": c}, user_input="Hello")
+        for c in made
+    ]
+
+    waiting = "state = 'waiting' AND wait_reason = 'user_rate'"
+    eventually(lambda: scene.cycle.count("instructions", waiting) == COUNT - most)
+    assert sum(result.ready() for result in results) <= most
+    assert len(scene.provider.calls) == scene.cycle.count("attempts") == most
 
 
 def test_limits_hold_across_workers(

@@ -9,7 +9,7 @@ import pytest
 
 from llmchatlinker import load
 from llmchatlinker.client import LLMChatLinkerClient
-from llmchatlinker.errors import Overloaded
+from llmchatlinker.errors import Conflict, Overloaded
 from llmchatlinker.instructions import USER_LIST
 from llmchatlinker.message_queue import publish_message
 from tests.fixtures.configuration import Configure
@@ -82,6 +82,20 @@ def test_one_user_with_many_turns_leaves_room_for_others(
 
     assert scene.submit("Hello", user_id=bob)
     assert scene.cycle.do("USER_GET", user_id=scene.user_id), "only turns are counted"
+
+
+def test_a_repetition_of_what_was_accepted_is_never_refused(
+    cycle: Cycle, configure: Configure
+) -> None:
+    instruction_id = cycle.submit("USER_CREATE", idempotency_key="k", username="ada")
+    configure(max_open=1)
+
+    assert cycle.submit("USER_CREATE", idempotency_key="k", username="ada") == instruction_id
+    with pytest.raises(Conflict):
+        cycle.submit("USER_CREATE", idempotency_key="k", username="bob")
+    with pytest.raises(Overloaded):
+        cycle.submit("USER_CREATE", idempotency_key="other", username="ada")
+    assert cycle.broker.ready("control") == 1
 
 
 def test_a_count_is_shared_and_taken_once(cycle: Cycle, monkeypatch: pytest.MonkeyPatch) -> None:

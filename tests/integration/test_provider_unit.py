@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from llmchatlinker import secrets
 from llmchatlinker.settings import get_settings
 from tests.fixtures.configuration import Configure
-from tests.fixtures.cycles import Cycle
+from tests.fixtures.cycles import Cycle, failure
+from tests.fixtures.threads import eventually
 from tests.servers import scripts
 from tests.servers.provider import ScriptedProvider
 
@@ -118,6 +120,34 @@ def test_a_new_api_key_replaces_the_old_one(cycle: Cycle, vllm: int, secret_keys
         assert changed["provider"]["has_api_key"] is True
 
     assert stored_key(cycle, vllm) == KEY + "-2"
+
+
+def test_an_empty_api_key_takes_the_old_one_away(cycle: Cycle, vllm: int, secret_keys: str) -> None:
+    cycle.do("LLM_PROVIDER_UPDATE", provider_id=vllm, api_key=KEY)
+
+    changed = cycle.do("LLM_PROVIDER_UPDATE", provider_id=vllm, api_key="")
+
+    assert changed["provider"]["has_api_key"] is False
+    assert cycle.count("providers", "api_key IS NULL") == 1
+
+
+def test_an_llm_that_is_added_meanwhile_is_not_deleted_without_force(
+    cycle: Cycle, vllm: int
+) -> None:
+    deleting = cycle.decoded("LLM_PROVIDER_DELETE", provider_id=vllm)
+    thread = threading.Thread(target=cycle.execute, args=[deleting])
+    with cycle.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO llms (provider_id, llm_name) VALUES (%(p)s, 'm')", {"p": vllm}
+        )
+        thread.start()
+        waits = "datname = current_database() AND wait_event_type = 'Lock'"
+        eventually(lambda: cycle.count("pg_stat_activity", waits) == 1)
+    thread.join()
+    cycle.store(deleting)
+
+    failed = failure(cycle.envelope(deleting))
+    assert (failed.code, failed.details["llms"]) == ("conflict", 1)
 
 
 def test_a_provider_with_llms_is_only_deleted_by_force(cycle: Cycle, vllm: int) -> None:

@@ -204,6 +204,25 @@ def test_where_all_fail_the_last_failure_is_the_outcome(
     assert (failed.details["provider"], failed.details["http_status"]) == ("second", 404)
 
 
+@pytest.mark.parametrize("why", ["its kind lacks a parameter", "its window is too small"])
+def test_a_fallback_answers_what_the_llm_can_not_be_asked(
+    scene: Scene, second: ScriptedProvider, fallback: int, why: str
+) -> None:
+    if why == "its window is too small":
+        settings = {"context_window": 16}
+        scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings=settings)
+    else:
+        scene.cycle.do("LLM_PROVIDER_UPDATE", provider_id=scene.provider_id, kind="ollama")
+
+    answer = scene.ask("Hello " * 10, fallbacks=[fallback], parameters={"tool_choice": "required"})
+
+    assert answer["llm_id"] == fallback
+    assert (len(scene.provider.calls), len(second.calls)) == (0, 1)
+    assert ledger(scene.cycle) == [("answered", None, "spare")]
+    event = next(e for e in events(scene.cycle) if e["type"] == "response.fallback")
+    assert (event["instead_of"], event["reason"]) == (scene.llm_id, "invalid_data")
+
+
 def test_a_fallback_that_is_not_there_is_found_by_decode(scene: Scene) -> None:
     failed = scene.ask_in_vain("Hello", fallbacks=[{"llm_id": 77}])
 
@@ -245,6 +264,58 @@ def test_without_a_fallback_a_cooldown_is_waited_for_and_the_first_answer_ends_i
     for instruction_id in waiting:
         assert finished(scene, instruction_id)["status"] == "complete"
     assert scene.cycle.sql("SELECT failures, cooldown_until FROM provider_health") == [(0, None)]
+
+
+def test_a_retry_after_is_kept_by_every_turn_of_the_provider(scene: Scene) -> None:
+    scene.provider.script(scripts.error(429, Retry_After="3"))
+    other = scene.cycle.do("CHAT_CREATE", title="Other", user_ids=[scene.user_id])["chat"]
+    waiting = [scene.decoded("one"), scene.decoded("two", chat_id=other["chat_id"])]
+
+    for instruction_id in waiting:
+        assert not scene.cycle.execute(instruction_id)
+
+    assert [scene.cycle.row(i).wait_reason for i in waiting] == ["retry", "cooldown"]
+    assert len(scene.provider.calls) == 1
+    for instruction_id in waiting:
+        assert finished(scene, instruction_id)["status"] == "complete"
+    assert len(scene.provider.calls) == 3
+
+
+def cools_down_meanwhile(scene: Scene, then: Script) -> None:
+    """The next call fails or answers as ``then`` does, behind the failures of others."""
+    scene.cycle.sql(
+        "INSERT INTO provider_health (provider_id, failures) VALUES (:p, 4)", p=scene.provider_id
+    )
+
+    def run(exchange: scripts.Exchange) -> None:
+        scene.cycle.sql(
+            "UPDATE provider_health SET failures = 5,"
+            " cooldown_until = clock_timestamp() + interval '20 seconds'"
+        )
+        then(exchange)
+
+    scene.provider.script(run)
+
+
+def cooldown_left(scene: Scene) -> float:
+    query = "SELECT extract(epoch FROM cooldown_until - clock_timestamp()) FROM provider_health"
+    return float(scene.cycle.sql(query)[0][0] or 0)
+
+
+def test_a_retry_after_prolongs_a_cooldown_that_is_shorter(scene: Scene) -> None:
+    cools_down_meanwhile(scene, scripts.error(503, Retry_After="1000"))
+
+    scene.ask_in_vain("Hello", deadline=30)
+
+    assert 900 < cooldown_left(scene) <= 1000
+
+
+def test_an_answer_to_an_older_call_does_not_end_a_cooldown(scene: Scene) -> None:
+    cools_down_meanwhile(scene, scripts.echo)
+
+    assert scene.ask("Hello")["content"] == "You said: Hello"
+
+    assert cooldown_left(scene) > 0
 
 
 # --- in doubt -----------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from llmchatlinker.providers.base import Delta
-from llmchatlinker.streaming import store
+from llmchatlinker.settings import Settings
+from llmchatlinker.streaming import store, writer
 from llmchatlinker.streaming.events import delta_event
+from llmchatlinker.streaming.pushing import pushes
 from llmchatlinker.streaming.tail import Tail
 from tests.fixtures.streams import Produce
-from tests.fixtures.threads import eventually
+from tests.fixtures.threads import eventually, holds
 from tests.servers.proxy import Proxy
 
 
@@ -36,6 +38,20 @@ def test_a_delta_is_stored_while_the_stream_goes_on(produce: Produce) -> None:
 
     shown = response.cycle.sql("SELECT first_delta_at IS NOT NULL FROM attempts")
     assert shown == [(True,)]
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_where_nobody_says_who_follows_the_first_delta_is_stored_at_once(
+    produce: Produce, monkeypatch: pytest.MonkeyPatch, followed: bool
+) -> None:
+    monkeypatch.setattr(Settings, "broker_is_embedded", property(lambda self: followed))
+    monkeypatch.setattr(writer, "INTERVAL", 3_600.0)
+    response = produce()
+    eventually(lambda: pushes().queues(response.instruction_id) == ())
+
+    response.say("Hello")
+
+    assert holds(lambda: response.texts() == "Hello", 30.0 if followed else 0.5) is followed
 
 
 def test_what_postgresql_can_not_keep_is_replaced(produce: Produce) -> None:

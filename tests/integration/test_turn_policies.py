@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.units.context import tokens
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
@@ -19,7 +20,7 @@ from tests.fixtures.threads import at_once, eventually
 from tests.fixtures.workers import StartWorker
 from tests.servers import scripts
 
-PAIRS = 20
+PAIRS = 50
 ENDING = ("interrupt", "rollback")
 each_ending = pytest.mark.parametrize("policy", ENDING)
 
@@ -92,6 +93,8 @@ def test_interrupt_keeps_the_partial_answer_and_goes_next(scene: Scene) -> None:
     assert envelope["error"]["details"] == {"reason": "interrupted"}
     partial = envelope["data"]["llm_response"]
     assert partial["finish_reason"] == "interrupted"
+    assert partial["usage"]["estimated"]
+    assert partial["usage"]["completion_tokens"] == tokens(partial["content"])
     assert shown(scene) == [
         ("user", "complete", None),
         ("assistant", "cancelled", "interrupted"),
@@ -275,12 +278,12 @@ def _over(scene: Scene, instruction_id: UUID) -> bool:
     return scene.cycle.row(instruction_id).state == "final"
 
 
-def test_eighty_turns_sent_at_once_are_answered_in_order_one_at_a_time(
+def test_two_hundred_turns_sent_at_once_are_answered_in_order_one_at_a_time(
     scene: Scene, worker: StartWorker
 ) -> None:
     worker()
     client = LLMChatLinkerClient()
-    words = [f"word {number}" for number in range(80)]
+    words = [f"word {number}" for number in range(200)]
 
     results = [
         client.submit("LLM_RESPONSE_GENERATE", **scene.turn, user_input=word) for word in words

@@ -12,6 +12,7 @@ from llmchatlinker.providers.assembly import Assembly
 from llmchatlinker.providers.base import ChatAnswer, Delta, Endpoint
 from llmchatlinker.providers.calls import Call
 from llmchatlinker.providers.documents import clean
+from llmchatlinker.streaming.events import Partial, delta_event
 
 PARROT = ("\ud83e", "\udd9c")  # 🦜 in two halves
 
@@ -150,3 +151,16 @@ def test_any_pieces_of_calls_are_the_whole(
         collected.assembly.tool_call(text, key=key, id=id, name=name)
 
     collected.whole()
+
+
+def test_what_came_of_a_call_of_a_tool_that_takes_text_is_a_call_of_that_kind() -> None:
+    collected = Collected()
+    collected.assembly.tool_call("l", key=0, id="1", name="shell", custom=True)
+    collected.assembly.tool_call("s", key=0)
+    collected.assembly.tool_call("{}", key=1, id="2", name="f")
+
+    said = Partial()
+    said.add(delta_event(delta) for delta in collected.deltas)
+
+    assert said.tool_calls == collected.assembly.answer().tool_calls
+    assert [call["type"] for call in said.tool_calls or []] == ["custom", "function"]

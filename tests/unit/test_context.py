@@ -131,6 +131,34 @@ def test_an_answer_of_which_nothing_came_is_not_sent() -> None:
     assert texts(conversation(None, past, "q3", None, None)) == ["q1", "q2", "a2", "q3"]
 
 
+CALL = {
+    "id": "1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"at": "Oslo"}'},
+}
+TEXT_CALL = {"id": "2", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
+
+
+def test_calls_of_tools_are_sent_as_text_behind_the_answers() -> None:
+    past = history("q1", "", "q2", "a2")
+    past[1] = replace(past[1], tool_calls=[CALL, TEXT_CALL])
+    past[3] = replace(past[3], tool_calls=[CALL])
+    called = '[called weather: {"at": "Oslo"}]'
+
+    assert texts(conversation(None, past, "q3", None, None)) == [
+        *("q1", f"{called}\n[called sh: ls]"),
+        *("q2", f"a2\n{called}"),
+        "q3",
+    ]
+
+
+def test_a_call_of_a_tool_that_was_broken_off_is_not_sent() -> None:
+    past = history("q1", "half")
+    past[1] = replace(past[1], status="cancelled", tool_calls=[CALL])
+
+    assert texts(conversation(None, past, "q2", None, None)) == ["q1", "half", "q2"]
+
+
 def test_half_an_answer_is_sent() -> None:
     past = history("q1", "half an ans")
 

@@ -21,7 +21,10 @@ from llmchatlinker.settings import (
 
 NAMES = [item.name for item in fields(Settings)]
 DEFAULTS = Settings()
-MAY_BE_ZERO = ("provider_retries", "ledger_retention", "record_retention", "metrics_port")
+MAY_BE_ZERO = (
+    *("user_requests_per_minute", "provider_retries", "ledger_retention", "record_retention"),
+    "metrics_port",
+)
 CHOICES = {f.name: f.metadata["choices"] for f in fields(Settings) if f.metadata["choices"]}
 
 

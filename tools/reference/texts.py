@@ -68,8 +68,8 @@ ABOUT = {
     "CHAT_CREATE": "Makes a chat with one or more members, by names, by ids, or both.",
     "CHAT_UPDATE": "Changes what is given, and leaves the rest. Members are added before others are"
     " removed; one must be left.",
-    "CHAT_DELETE": "Deletes a chat with its messages and streams. What is going on in it ends as"
-    " `cancelled`.",
+    "CHAT_DELETE": "Deletes a chat with its messages and streams. What is going on in it, or waits"
+    " there for its turn, ends as `not_found`.",
     "CHAT_LOAD": "A chat with its members and its newest messages, oldest of them first.",
     "CHAT_LIST": "All chats, by id.",
     "CHAT_LIST_BY_USER": "The chats that the user is a member of, by id.",
@@ -202,6 +202,7 @@ FIELDS = {
     "USER_EXPORT.after": "`next` of the page before",
     "api_endpoint": "a base (`https://…/v1`) or the full address; without user or password",
     "api_key": "printable ASCII without spaces, 2000 characters at most; it is encrypted",
+    "LLM_PROVIDER_UPDATE.api_key": "as in LLM_PROVIDER_ADD; an empty text takes it away",
     "before": "a message's id: the messages before it",
     "branch": "the active branch only, or all of them",
     "chat_id": "",
@@ -264,6 +265,7 @@ FIELDS = {
     "requests_per_minute": "calls in a minute; unlimited where it is left out",
     "retries": "calls after a failed one; the process's where it is left out",
     "user_concurrency": "calls at once for one user",
+    "user_requests_per_minute": "calls in a minute for one user",
     "context_window": "tokens, question and answer together",
     "price": "[of a million tokens](#price)",
     "connect": "until it is connected, TLS included",
@@ -300,7 +302,7 @@ OBJECTS: dict[str, dict[str, str]] = {
         "chat_id": "",
         "title": "",
         "system_prompt": "or null",
-        "turn_policy": "",
+        "turn_policy": "its own, or else `LLMCHATLINKER_TURN_POLICY`",
         "active_message_id": "the end of the active branch, or null",
         "users": "the members: user_id, username, display_name",
         "created_at": "",
@@ -320,7 +322,8 @@ OBJECTS: dict[str, dict[str, str]] = {
         "llm_name": "of an answer; it stays",
         "finish_reason": "of an answer: [why it ended](../providers.md#what-comes-back)",
         "usage": "of an answer: prompt_tokens, completion_tokens, total_tokens, and cost where the"
-        " LLM has a price; null where the provider did not count",
+        " LLM has a price; null where the provider did not count. Of an answer that was broken off, what"
+        " is missing is estimated, and `estimated` is true",
         "tool_calls": "of an answer that has any",
         "reasoning": "of an answer that has any",
         "active": "of CHAT_LOAD: whether it is on the active branch",
@@ -378,6 +381,7 @@ OBJECTS: dict[str, dict[str, str]] = {
         "prompt_tokens": "or null",
         "completion_tokens": "or null",
         "total_tokens": "or null",
+        "usage_estimated": "whether some of these are our estimate, of an answer that was broken off",
         "cost": "or null",
         "error_code": "or null",
         "http_status": "or null",
@@ -392,6 +396,7 @@ OBJECTS: dict[str, dict[str, str]] = {
         "prompt_tokens": "",
         "completion_tokens": "",
         "total_tokens": "",
+        "estimated_tokens": "of these in calls whose answer was broken off, and which we estimate",
         "cost": "or null",
     },
 }
@@ -417,7 +422,8 @@ HOLDS = {
 
 #: The others.
 PLAIN = {
-    "next": "what `after` takes for the page behind this one; null at the end",
+    "next": "what `after` takes for the page behind this one, of CHAT_LOAD what `before` takes for the"
+    " older messages; null at the end",
     "deleted": "how many records",
     "erased": "how many rows of each table were deleted or emptied",
     "models": "the provider's names of its models",

@@ -472,6 +472,7 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", sa.Integer(), nullable=True),
         sa.Column("completion_tokens", sa.Integer(), nullable=True),
         sa.Column("total_tokens", sa.Integer(), nullable=True),
+        sa.Column("usage_estimated", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("cost", sa.Numeric(precision=18, scale=9), nullable=True),
         sa.Column("error_code", sa.Text(), nullable=True),
         sa.Column("http_status", sa.Integer(), nullable=True),
