@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -37,6 +38,11 @@ _RESPONSE = (
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
+@functools.cache
+def _token(number: int) -> bytes:
+    return _piece({"content": f"{number} "})
+
+
 def _piece(delta: dict[str, str], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     event = b"data: " + json.dumps({"id": "chatcmpl-1", "choices": [choice]}).encode() + b"\n\n"
@@ -56,7 +62,7 @@ def answering(delay: float, tokens: int = 0) -> Handler:
         writer.write(_STREAM)
         for number in range(tokens):
             await asyncio.sleep(delay)
-            writer.write(_piece({"content": f"{number} "}))
+            writer.write(_token(number))
             await writer.drain()
         writer.write(_DONE)
         await writer.drain()
