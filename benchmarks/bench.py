@@ -146,15 +146,22 @@ def costs_of(running: Running) -> Costs:
     )
 
 
-#: llmchatlinker/sizing.py and benchmarks/model.py read them by name.
+#: Rows that are looked up by name; llmchatlinker/sizing.py does so, too.
+CPU_OF_WORKERS = "CPU of the workers per 1000"
+CPU_OF_CLIENTS = "CPU of the clients per 1000"
+CPU_OF_RABBITMQ = "CPU of RabbitMQ per 1000"
+CPU_OF_POSTGRESQL = "CPU of PostgreSQL per 1000"
+MEMORY_OF_WORKERS = "memory of the workers"
+CONNECTIONS = "PostgreSQL connections, most"
+
 _ROWS = (
-    ("CPU of the workers per 1000", "s", "worker_cpu"),
-    ("CPU of the clients per 1000", "s", "client_cpu"),
-    ("CPU of RabbitMQ per 1000", "s", "rabbitmq_cpu"),
-    ("CPU of PostgreSQL per 1000", "s", "postgresql_cpu"),
-    ("memory of the workers", "MB", "worker_memory"),
+    (CPU_OF_WORKERS, "s", "worker_cpu"),
+    (CPU_OF_CLIENTS, "s", "client_cpu"),
+    (CPU_OF_RABBITMQ, "s", "rabbitmq_cpu"),
+    (CPU_OF_POSTGRESQL, "s", "postgresql_cpu"),
+    (MEMORY_OF_WORKERS, "MB", "worker_memory"),
     ("memory of a client", "MB", "client_memory"),
-    ("PostgreSQL connections, most", "", "connections"),
+    (CONNECTIONS, "", "connections"),
 )
 
 

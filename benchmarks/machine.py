@@ -15,6 +15,8 @@ import psutil
 from llmchatlinker.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+#: What benchmarks write themselves is no difference.
+_WRITTEN = (":!benchmarks/results", ":!docs", ":!llmchatlinker/measured.py")
 PACKAGES = ("celery", "kombu", "amqp", "sqlalchemy", "psycopg2-binary", "pydantic", "requests")
 
 
@@ -34,19 +36,9 @@ def describe() -> dict[str, Any]:
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """The commit that is measured, with a ``+`` where the code differs from it; None without Git.
-
-    What benchmarks write themselves is no difference.
-    """
-    difference = [
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        ".",
-        ":!benchmarks/results",
-    ]
-    head, changed = _git(root, "rev-parse", "HEAD"), _git(root, *difference, ":!docs")
+    """The commit that is measured, with a ``+`` where the code differs from it; None without Git."""
+    head = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
     return None if head is None else head + ("+" if changed else "")
 
 

@@ -219,7 +219,8 @@ def _thousand(
         ("memory of the other worker", "other_memory"),
     ):
         table.add(name, "MB", [value.get(key) for value in values])
-    _add_proxy(table, proxy, found[COLUMNS[1]]["cpu"], count)
+    used = found[COLUMNS[1]]["cpu"] * 1000 / count
+    table.add("CPU of LiteLLM per 1000", "s", [None, used, None])
     add_costs(table, [outcome.costs, None, None])
     return table, {f"{name} at once": value for name, value in found.items()}
 

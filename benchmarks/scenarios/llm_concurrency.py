@@ -33,7 +33,7 @@ from benchmarks.sides import (
 
 DELAY = 2.0
 #: Seconds for all together.
-TIMEOUT = 90.0
+TIMEOUT = 60.0
 #: Client processes, as front-ends have more than one, and the threads of each that submit and collect.
 #: More of them take longer for the whole: the cores are busy, and stock's each have a connection.
 PROCESSES, THREADS = 4, 4

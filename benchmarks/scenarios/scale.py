@@ -83,7 +83,7 @@ def _by_workers(bench: Bench, report: Report) -> None:
 
 
 def _by_chat_length(bench: Bench, report: Report) -> None:
-    rounds, count = (2, 10) if bench.quick else (8, 25)
+    rounds, count = (2, 10) if bench.quick else (4, 25)
     with ExitStack() as stack:
         url = stack.enter_context(running_provider(0.0))
         place = stack.enter_context(temporary_place(bench.servers, "chats"))
@@ -120,7 +120,7 @@ def _by_chat_length(bench: Bench, report: Report) -> None:
 
 def _by_rows(bench: Bench, report: Report) -> None:
     sizes = ROWS[:2] if bench.quick else ROWS
-    rounds, count = (2, 10) if bench.quick else (8, 25)
+    rounds, count = (2, 10) if bench.quick else (4, 25)
     with ExitStack() as stack:
         runnings: list[Running] = []
         for size in sizes:

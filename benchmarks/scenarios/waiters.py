@@ -18,7 +18,7 @@ from benchmarks.clients import ClientFailed
 from benchmarks.figures import Bars, Report, Table
 from benchmarks.sides import Side, Worker, ours, stock_celery, temporary_place, workers
 
-TIMEOUT = 90.0
+TIMEOUT = 60.0
 
 
 @dataclass
