@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -74,14 +75,18 @@ def _run(
         described["servers"] = servers.versions()
         bench = Bench(servers, directory, quick, console)
         for name in names:
+            began = time.monotonic()
             try:
                 found = SCENARIOS[name](bench)
             except Exception as error:  # whatever it is, the other scenarios may still run
                 console.print(f"[red]{name} failed: {type(error).__name__}: {error}[/]")
                 failed.append(name)
                 continue
+            found.seconds = time.monotonic() - began
             output.show(console, name, found)
-            console.print(f"  {output.keep(out, name, found, described, quick)}")
+            console.print(
+                f"  {found.seconds:.0f} s. {output.keep(out, name, found, described, quick)}"
+            )
             if found.failures:
                 failed.append(name)
     if failed:

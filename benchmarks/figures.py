@@ -81,10 +81,12 @@ class Lines:
 
 @dataclass
 class Report:
-    """The outcome of a scenario. ``notes`` are sentences that belong to the figures."""
+    """The outcome of a scenario. ``notes`` are sentences that belong to the figures; ``seconds``: how
+    long it took."""
 
     tables: list[Table] = field(default_factory=list)
     plots: list[Bars | Lines] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0

@@ -38,6 +38,7 @@ def keep(
     document = {
         "scenario": scenario,
         "quick": quick,
+        "seconds": round(report.seconds),
         "machine": machine,
         "tables": [asdict(table) for table in report.tables],
         "notes": report.notes,
