@@ -1,5 +1,8 @@
 """``python -m benchmarks [SCENARIO …] [--quick] [--out DIR]``.
 
+A run in full writes what it has measured into the docs, too (benchmarks/report.py), also where it is
+stopped before its end. A quick one leaves them alone, as do those with another ``--out``.
+
 Exit codes: 0 all scenarios ran, 1 at least one failed (the others ran), 130 after Ctrl-C.
 """
 
@@ -10,25 +13,30 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import machine, output
+from benchmarks import machine, output, report
 from benchmarks.bench import Bench
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.results import RESULTS
+from benchmarks.scenarios import ASKED_FOR, SCENARIOS
 from benchmarks.servers import Servers
 
-RESULTS = Path(__file__).resolve().parent / "results"
+QUICK_RESULTS = machine.ROOT / ".bench" / "quick"
 
 
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("scenario", nargs="*", help=f"{', '.join(SCENARIOS)} (default: all)")
+    default = f"default: all but {', '.join(ASKED_FOR)}"
+    parser.add_argument("scenario", nargs="*", help=f"{', '.join(SCENARIOS)} ({default})")
     parser.add_argument("--quick", action="store_true", help="fewer instructions")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=Path, help="folder of the results")
     chosen = parser.parse_args()
+    out: Path = chosen.out or (QUICK_RESULTS if chosen.quick else RESULTS)
+    names = chosen.scenario or [name for name in SCENARIOS if name not in ASKED_FOR]
     unknown = [name for name in chosen.scenario if name not in SCENARIOS]
     if unknown:
         parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
@@ -38,13 +46,14 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="llmchatlinker-bench-logs-"))
     failed: list[str] = []
     try:
-        _run(
-            chosen.scenario or list(SCENARIOS), chosen.quick, chosen.out, console, directory, failed
-        )
+        _run(names, chosen.quick, out, console, directory, failed)
     except KeyboardInterrupt:
         console.print("Stopped; the servers and processes of this run are ended.")
         return 130
     finally:
+        if out == RESULTS:
+            report.write()
+            console.print("The figures in docs/ are those of benchmarks/results/ now.")
         if failed:
             console.print(f"The logs of its processes are in {directory}.")
         else:
@@ -66,15 +75,19 @@ def _run(
         described["servers"] = servers.versions()
         bench = Bench(servers, directory, quick, console)
         for name in names:
+            began = time.monotonic()
             try:
-                report = SCENARIOS[name](bench)
+                found = SCENARIOS[name](bench)
             except Exception as error:  # whatever it is, the other scenarios may still run
                 console.print(f"[red]{name} failed: {type(error).__name__}: {error}[/]")
                 failed.append(name)
                 continue
-            output.show(console, name, report)
-            console.print(f"  {output.keep(out, name, report, described, quick)}")
-            if report.failures:
+            found.seconds = time.monotonic() - began
+            output.show(console, name, found)
+            console.print(
+                f"  {found.seconds:.0f} s. {output.keep(out, name, found, described, quick)}"
+            )
+            if found.failures:
                 failed.append(name)
     if failed:
         console.print(f"[red]Failed: {', '.join(failed)}[/]")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from benchmarks import calls, streams, turns
@@ -91,26 +92,68 @@ def latency(api: Api, order: Order) -> Order:
 
 
 def burst(api: Api, order: Order) -> Order:
-    """All submitted, then all collected."""
-    datas = _datas(order)
-    failures: Counter[str] = Counter()
+    """All submitted, then all collected, by ``threads`` that share the work.
+
+    ``times``: of each, from its submission to the moment at which it was collected, which is done in
+    the order of submission.
+    """
+    number = order.get("threads", 1)
+    shares = _shares(api, order, number)
+    ready = threading.Barrier(number + 1)
+    found: list[Order] = []
+
+    def one(submits: list[Callable[[], Any]], until: float) -> None:
+        ready.wait()
+        found.append(_burst(api, submits, until))
+
+    until = time.monotonic() + order.get("timeout", TIMEOUT)
+    threads = [threading.Thread(target=one, args=(mine, until)) for mine in shares]
+    for thread in threads:
+        thread.start()
     began = time.monotonic()
-    results = [api.submit(order["type"], datas[n % len(datas)]) for n in range(order["count"])]
-    submitted = time.monotonic()
-    for result in results:
-        _collect(api, result, order.get("timeout", TIMEOUT), failures)
+    ready.wait()
+    for thread in threads:
+        thread.join()
     ended = time.monotonic()
+    failures: Counter[str] = Counter()
+    for item in found:
+        failures.update(item["failures"])
     return {
         "began": began,
-        "submitted": submitted - began,
+        "submitted": max(item["submitted"] for item in found) - began,
         "seconds": ended - began,
         "ended": ended,
+        "times": [seconds for item in found for seconds in item["times"]],
         "failures": dict(failures),
     }
 
 
+def _shares(api: Api, order: Order, number: int) -> list[list[Callable[[], Any]]]:
+    datas, kind = _datas(order), order["type"]
+    calls: list[Callable[[], Any]]
+    calls = [partial(api.submit, kind, datas[n % len(datas)]) for n in range(order["count"])]
+    return [calls[n::number] for n in range(number)]
+
+
+def _burst(api: Api, submits: list[Callable[[], Any]], until: float) -> Order:
+    failures: Counter[str] = Counter()
+    submitted: list[tuple[Any, float]] = []
+    for submit in submits:
+        began = time.monotonic()
+        try:
+            submitted.append((submit(), began))
+        except Exception as error:  # what kind of failure it is, is the figure
+            failures[type(error).__name__] += 1
+    last, times = time.monotonic(), []
+    for result, began in submitted:
+        # What has failed by the end of the time fails at once: no wait for each of a thousand.
+        if _collect(api, result, max(0.1, until - time.monotonic()), failures):
+            times.append(time.monotonic() - began)
+    return {"submitted": last, "times": times, "failures": failures}
+
+
 def waiters(api: Api, order: Order) -> Order:
-    """A thread per instruction waits in ``get()``, as it comes; ``ended`` is when the last is done."""
+    """A thread per instruction waits in ``get()``, as it comes; ``moments`` are when each was done."""
     results = [api.submit(order["type"], {}) for _ in range(order["count"])]
     failures: Counter[str] = Counter()
     lock = threading.Lock()
@@ -120,10 +163,10 @@ def waiters(api: Api, order: Order) -> Order:
     def wait(result: Any) -> None:
         mine: Counter[str] = Counter()
         waiting.wait()
-        _collect(api, result, order["timeout"], mine, default=True)
+        good = _collect(api, result, order["timeout"], mine, default=True)
         with lock:
             failures.update(mine)
-            moments.append(time.monotonic())
+            moments.extend([time.monotonic()] if good else [])
 
     threads = [threading.Thread(target=wait, args=(result,)) for result in results]
     for thread in threads:
@@ -143,12 +186,15 @@ def waiters(api: Api, order: Order) -> Order:
 
 def _collect(
     api: Api, result: Any, timeout: float, failures: Counter[str], *, default: bool = False
-) -> None:
+) -> bool:
+    """Whether it is there, and good."""
     try:
-        if not api.collect(result, timeout, default=default):
-            failures["error envelope"] += 1
+        if api.collect(result, timeout, default=default):
+            return True
+        failures["error envelope"] += 1
     except Exception as error:  # what kind of failure it is, is the figure
         failures[type(error).__name__] += 1
+    return False
 
 
 def answer(document: Order) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 #: ``lower`` and ``higher`` say which end is better; ``plain`` figures get no ratio.
 Better = Literal["lower", "higher", "plain"]
+PERCENTILES = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -53,7 +54,7 @@ class Table:
         self, name: str, columns: Sequence[Sequence[float]], *, scale: float = 1000.0
     ) -> None:
         """Rows for p50, p95 and p99 of samples in seconds, shown in ms."""
-        for label, share in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
+        for label, share in PERCENTILES:
             values = [percentile(c, share) * scale if c else None for c in columns]
             self.add(f"{name} {label}", "ms", values)
 
@@ -80,10 +81,12 @@ class Lines:
 
 @dataclass
 class Report:
-    """The outcome of a scenario. ``notes`` are sentences that belong to the figures."""
+    """The outcome of a scenario. ``notes`` are sentences that belong to the figures; ``seconds``: how
+    long it took."""
 
     tables: list[Table] = field(default_factory=list)
     plots: list[Bars | Lines] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,9 @@ import psutil
 
 from llmchatlinker.version import __version__
 
+ROOT = Path(__file__).resolve().parent.parent
+#: What benchmarks write themselves is no difference.
+_WRITTEN = (":!benchmarks/results", ":!docs", ":!llmchatlinker/measured.py")
 PACKAGES = ("celery", "kombu", "amqp", "sqlalchemy", "psycopg2-binary", "pydantic", "requests")
 
 
@@ -26,8 +30,26 @@ def describe() -> dict[str, Any]:
         "load": [round(value, 2) for value in os.getloadavg()],
         "system": _system(),
         "python": platform.python_version(),
+        "commit": commit(),
         "packages": {"llmchatlinker": __version__} | {name: _version(name) for name in PACKAGES},
     }
+
+
+def commit(root: Path = ROOT) -> str | None:
+    """The commit that is measured, with a ``+`` where the code differs from it; None without Git."""
+    head = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
+    return None if head is None else head + ("+" if changed else "")
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", root, *words], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):  # no Git, or no repository
+        return None
+    return done.stdout.strip()
 
 
 def _system() -> str:

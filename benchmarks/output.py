@@ -38,6 +38,7 @@ def keep(
     document = {
         "scenario": scenario,
         "quick": quick,
+        "seconds": round(report.seconds),
         "machine": machine,
         "tables": [asdict(table) for table in report.tables],
         "notes": report.notes,
@@ -65,21 +66,22 @@ def _thinned(raw: Any) -> Any:
 def _rich(scenario: str, table: Table) -> RichTable:
     shown = RichTable(title=f"{scenario}: {table.title}", title_justify="left")
     shown.add_column("figure")
-    for number, column in enumerate(table.columns):
+    for index, column in enumerate(table.columns):
         shown.add_column(column, justify="right")
-        if number and table.ratios:
+        if index and table.ratios:
             shown.add_column("ratio", justify="right", style="bold")
     for row in table.rows:
         cells = [f"{row.name}, {row.unit}" if row.unit else row.name]
-        for number, value in enumerate(row.values):
-            cells.append(_number(value))
-            if number and table.ratios:
-                cells.append(_ratio(row, number))
+        for index, value in enumerate(row.values):
+            cells.append(number(value))
+            if index and table.ratios:
+                cells.append(ratio(row, index))
         shown.add_row(*cells)
     return shown
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """As tables show it."""
     if value is None:
         return "-"
     if value == int(value) or abs(value) >= 1000:
@@ -87,6 +89,7 @@ def _number(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _ratio(row: Row, against: int) -> str:
-    ratio = row.ratio(against)
-    return "" if ratio is None else f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x"
+def ratio(row: Row, against: int) -> str:
+    """How many times better the first column is than the column ``against``."""
+    times = row.ratio(against)
+    return "" if times is None else f"{times:.2g}x" if times < 10 else f"{times:.0f}x"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -37,6 +38,11 @@ _RESPONSE = (
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
+@functools.cache
+def _token(number: int) -> bytes:
+    return piece({"content": f"{number} "})
+
+
 def piece(delta: dict[str, str], finish: str | None = None) -> bytes:
     """A piece of a streamed answer, as a chunk of HTTP."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
@@ -55,7 +61,7 @@ def answering(delay: float, tokens: int = 0) -> Handler:
         writer.write(STREAM)
         for number in range(tokens):
             await asyncio.sleep(delay)
-            writer.write(piece({"content": f"{number} "}))
+            writer.write(_token(number))
             await writer.drain()
         writer.write(DONE)
         await writer.drain()

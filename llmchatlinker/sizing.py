@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmchatlinker import measured
 from llmchatlinker.errors import InvalidData
 from llmchatlinker.topology import CONTROL, DATABASE, GENERATE
 
@@ -93,18 +94,17 @@ def servers_for(
 class Costs:
     """What an instruction costs, as measured. CPU seconds, MB.
 
-    The defaults: benchmarks/results/latency.json of 2026-11-23 (2 cores, AMD EPYC) for a cycle and for
-    a process's memory; docs/performance.md for a generation (2.5 cycles); ADR 0004 for a slot.
+    The defaults: llmchatlinker/measured.py, and ADR 0004 for a slot.
     """
 
     #: CPU of worker processes for one cycle that reads: a third each for decode, execute, store.
-    cycle: float = 0.0091
+    cycle: float = measured.CYCLE
     #: The same for a generation, in cycles.
-    generation: float = 2.5
-    client: float = 0.0024
-    rabbitmq: float = 0.0043
-    postgresql: float = 0.0041
-    process_memory: float = 115.0
+    generation: float = measured.GENERATION
+    client: float = measured.CLIENT
+    rabbitmq: float = measured.RABBITMQ
+    postgresql: float = measured.POSTGRESQL
+    process_memory: float = measured.PROCESS_MEMORY
     #: A thread with a call under way, less its texts.
     slot_memory: float = 0.1
 

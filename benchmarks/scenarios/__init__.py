@@ -30,7 +30,10 @@ SCENARIOS: dict[str, Scenario] = {
     "cancel": cancel.run,
     "gateway": gateway.run,
     "scale": scale.run,
+    "start-up": start_up.run,
     "memory": memory.run,
     "purge": purge.run,
-    "start-up": start_up.run,
 }
+
+#: Those that run only where they are asked for: an hour and 30 GB are not for every run.
+ASKED_FOR = ("purge",)

@@ -14,12 +14,20 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.bench import Bench, Running, run_side, warm_up
-from benchmarks.figures import Lines, Report, Table, percentile
-from benchmarks.scenarios.latency import add_cpu
+from benchmarks.bench import (
+    Bench,
+    Costs,
+    Running,
+    add_costs,
+    costs_of,
+    run_side,
+    warm_up,
+    with_growth,
+)
+from benchmarks.figures import PERCENTILES, Lines, Report, Table, percentile
 from benchmarks.scenarios.llm_concurrency import running_provider
 from benchmarks.scenarios.scale_data import add_long_chats, fill_tables
-from benchmarks.scenarios.throughput import burst
+from benchmarks.scenarios.throughput import burst, mean_rate
 from benchmarks.sides import ours, temporary_place
 
 WORKERS = (1, 2, 4)
@@ -45,7 +53,7 @@ def run(bench: Bench) -> Report:
 
 
 def _by_workers(bench: Bench, report: Report) -> None:
-    rounds, count = (1, 400) if bench.quick else (3, 1500)
+    rounds, count = (1, 400) if bench.quick else (3, 500)
     with ExitStack() as stack:
         runnings: list[Running] = []
         for number in WORKERS:
@@ -54,16 +62,20 @@ def _by_workers(bench: Bench, report: Report) -> None:
             runnings.append(run_side(stack, bench, side, worker_count=number, client_count=CLIENTS))
         warm_up(runnings)
         rates: list[list[float]] = [[] for _ in runnings]
+        times: list[list[float]] = [[] for _ in runnings]
         for round_number in range(rounds):
             for index, running in enumerate(runnings):
-                seconds, _, failures = burst(running, count)
-                rates[index].append(count / seconds)
-                report.failures += [f"{running.side.name}: {text}" for text in failures]
+                found = burst(running, count)
+                rates[index].append(count / found.seconds)
+                times[index] += found.times
+                report.failures += [f"{running.side.name}: {text}" for text in found.failures]
             bench.step(f"scale: workers, round {round_number + 1} of {rounds}")
-    means = [len(values) / sum(1 / value for value in values) for values in rates]
+        costs = [costs_of(running) for running in runnings]
+    means = [mean_rate(values) for values in rates]
     table = Table("worker processes", tuple(r.side.name for r in runnings), ratios=False)
     table.add("full cycles per second", "/s", means, "higher")
-    add_cpu(table, runnings)
+    table.add_percentiles(f"submit → envelope, {count} at once,", times)
+    add_costs(table, costs)
     report.tables.append(table)
     report.raw["workers"] = dict(zip(map(str, WORKERS), rates, strict=True))
     points = [(float(number), rate) for number, rate in zip(WORKERS, means, strict=True)]
@@ -71,7 +83,7 @@ def _by_workers(bench: Bench, report: Report) -> None:
 
 
 def _by_chat_length(bench: Bench, report: Report) -> None:
-    rounds, count = (2, 10) if bench.quick else (8, 25)
+    rounds, count = (2, 10) if bench.quick else (4, 25)
     with ExitStack() as stack:
         url = stack.enter_context(running_provider(0.0))
         place = stack.enter_context(temporary_place(bench.servers, "chats"))
@@ -79,6 +91,7 @@ def _by_chat_length(bench: Bench, report: Report) -> None:
         chats = add_long_chats(place, CHAT_LENGTHS, url)
         running = run_side(stack, bench, ours(place))
         warm_up([running])
+        meters = [running.meter_of_its_own() for _ in CHAT_LENGTHS]
         types: dict[str, Callable[[int], dict[str, Any]]] = {
             "CHAT_LOAD": lambda length: {"chat_id": chats[length]},
             "LLM_RESPONSE_GENERATE": lambda length: {
@@ -92,18 +105,22 @@ def _by_chat_length(bench: Bench, report: Report) -> None:
         for round_number in range(rounds):
             for name, data in types.items():
                 for index, length in enumerate(CHAT_LENGTHS):
+                    meters[index].start_meter()
                     answer = running.clients[0].ask(
                         "latency", count=count, type=name, data=data(length)
                     )
+                    meters[index].stop_meter(count)
                     cycles[name][index] += answer["cycle"]
                     _note_failures(report, f"{name}, {length} messages", answer["failed"])
             bench.step(f"scale: chats, round {round_number + 1} of {rounds}")
-    _add(report, "messages in a chat", CHAT_LENGTHS, cycles)
+        costs = [costs_of(meter) for meter in meters]
+    _add(report, "messages in a chat", CHAT_LENGTHS, cycles, costs)
+    report.notes.append("messages in a chat: one worker and one client serve all of the chats.")
 
 
 def _by_rows(bench: Bench, report: Report) -> None:
     sizes = ROWS[:2] if bench.quick else ROWS
-    rounds, count = (2, 10) if bench.quick else (8, 25)
+    rounds, count = (2, 10) if bench.quick else (4, 25)
     with ExitStack() as stack:
         runnings: list[Running] = []
         for size in sizes:
@@ -123,13 +140,8 @@ def _by_rows(bench: Bench, report: Report) -> None:
                     cycles[name][index] += answer["cycle"]
                     _note_failures(report, f"{name}, {size} rows", answer["failed"])
             bench.step(f"scale: rows, round {round_number + 1} of {rounds}")
-        table = _add(report, "rows in each table", sizes, cycles)
-        for title, used in (
-            ("CPU of the workers per 1000", [r.worker_cpu for r in runnings]),
-            ("CPU of the clients per 1000", [r.client_cpu for r in runnings]),
-        ):
-            values = [r.per_thousand(s) for r, s in zip(runnings, used, strict=True)]
-            table.add(title, "s", [*values, values[-1] / values[0]])
+        costs = [costs_of(running) for running in runnings]
+    _add(report, "rows in each table", sizes, cycles, costs)
 
 
 def _spread(size: int, count: int, round_number: int) -> list[int]:
@@ -143,21 +155,25 @@ def _note_failures(report: Report, what: str, failed: int) -> None:
 
 
 def _add(
-    report: Report, title: str, sizes: Sequence[int], cycles: dict[str, list[list[float]]]
-) -> Table:
+    report: Report,
+    title: str,
+    sizes: Sequence[int],
+    cycles: dict[str, list[list[float]]],
+    costs: list[Costs],
+) -> None:
     """The table and the plot of cycles by type and size."""
     columns = (*(f"{size:,}" for size in sizes), "last : first")
     table = Table(title, columns, ratios=False)
     lines: dict[str, list[tuple[float, float]]] = {}
     for name, samples in cycles.items():
-        for label, share in (("p50", 0.5), ("p95", 0.95)):
+        for label, share in PERCENTILES:
             values = [percentile(sample, share) * 1000 for sample in samples]
-            table.add(f"{name} {label}", "ms", [*values, values[-1] / values[0]])
+            table.add(f"{name} {label}", "ms", with_growth(values))
         medians = [percentile(sample, 0.5) * 1000 for sample in samples]
         lines[name.replace("LLM_RESPONSE_", "")] = [
             (float(size), value) for size, value in zip(sizes, medians, strict=True)
         ]
+    add_costs(table, costs, growth=True)
     report.tables.append(table)
     report.plots.append(Lines(f"{title}: submit → envelope, p50", title, "ms", lines, True))
     report.raw[title] = cycles
-    return table

@@ -2,27 +2,43 @@
 
 The instructions are submitted while no worker runs; then all threads call ``get()``, as it comes;
 then a worker is started. What counts: how many waiters fail, how many PostgreSQL connections they
-take, and the seconds from the worker being ready to the last waiter being done.
+take, and the seconds from the worker being ready to each waiter being done.
+
+Each side has the machine to itself and is measured once: stock's threads look all the time, so that
+nothing else could be measured beside them, and a second round would cost minutes more.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from benchmarks.bench import Bench
-from benchmarks.clients import ClientFailed, clients
+from benchmarks.bench import Bench, Costs, add_costs, costs_of, running
+from benchmarks.clients import ClientFailed
 from benchmarks.figures import Bars, Report, Table
-from benchmarks.servers import ConnectionSampler
 from benchmarks.sides import Side, Worker, ours, stock_celery, temporary_place, workers
 
-TIMEOUT = 90.0
+TIMEOUT = 60.0
+
+
+@dataclass
+class Outcome:
+    """``times``: seconds from the worker being ready to each of those that were done."""
+
+    times: list[float]
+    failures: dict[str, int]
+    costs: Costs
+
+    @property
+    def failed(self) -> int:
+        """How many."""
+        return sum(self.failures.values())
 
 
 def run(bench: Bench) -> Report:
-    """See the module's docstring. Each side has the machine to itself, one after the other."""
+    """See the module's docstring."""
     count = 200 if bench.quick else 1000
-    outcomes: list[dict[str, Any]] = []
+    outcomes: list[Outcome] = []
     with ExitStack() as stack:
         places = [
             stack.enter_context(temporary_place(bench.servers, f"waiters-{name}"))
@@ -33,53 +49,49 @@ def run(bench: Bench) -> Report:
             bench.step(f"waiters: {count} threads of {side.name}")
             outcomes.append(_wait(bench, side, count))
     table = Table(f"{count} threads in get()", tuple(side.name for side in sides))
-    table.add("waiters done", "", [o["done"] for o in outcomes], "plain")
-    table.add("waiters failed", "", [o["failed"] for o in outcomes], "plain")
-    table.add("worker ready → last waiter done", "s", [o["seconds"] for o in outcomes])
-    table.add("PostgreSQL connections, most", "", [o["connections"] for o in outcomes])
-    table.add("memory of the client", "MB", [o["memory"] for o in outcomes])
-    table.add("CPU of the client", "s", [o["cpu"] for o in outcomes])
-    report = Report([table], raw={s.name: o for s, o in zip(sides, outcomes, strict=True)})
+    table.add("waiters done", "", [len(o.times) for o in outcomes], "plain")
+    table.add("waiters failed", "", [o.failed for o in outcomes], "plain")
+    lasts = [o.times[-1] if o.times else None for o in outcomes]
+    table.add("worker ready → last waiter done", "s", lasts)
+    table.add_percentiles("worker ready → a waiter done", [o.times for o in outcomes])
+    add_costs(table, [o.costs for o in outcomes])
+    report = Report([table], raw={s.name: asdict(o) for s, o in zip(sides, outcomes, strict=True)})
     report.notes = [
-        f"{side.name}: {outcome['failures']}"
+        f"{side.name}: {outcome.failures}"
         for side, outcome in zip(sides, outcomes, strict=True)
-        if outcome["failures"]
+        if outcome.failures
     ]
-    failed = tuple((s.name, float(o["failed"])) for s, o in zip(sides, outcomes, strict=True))
-    report.plots = [Bars(f"waiters failed, of {count}", "", failed)]
-    if outcomes[0]["failed"]:
-        report.failures = [f"ours: {outcomes[0]['failed']} of {count} waiters failed"]
+    failed = tuple((s.name, float(o.failed)) for s, o in zip(sides, outcomes, strict=True))
+    took = tuple((s.name, last) for s, last in zip(sides, lasts, strict=True) if last is not None)
+    report.plots = [
+        Bars(f"waiters failed, of {count}", "", failed),
+        Bars("worker ready → last waiter done", "s", took),
+    ]
+    if outcomes[0].failed:
+        report.failures = [f"ours: {outcomes[0].failed} of {count} waiters failed"]
     return report
 
 
-def _wait(bench: Bench, side: Side, count: int) -> dict[str, Any]:
+def _wait(bench: Bench, side: Side, count: int) -> Outcome:
     with workers(side, bench.directory):
         pass  # the queues are declared by a worker, and must be there before anything is sent
     with ExitStack() as stack:
-        (client,) = stack.enter_context(clients(side, bench.directory))
-        sampler = stack.enter_context(ConnectionSampler(side.place))
+        up = running(stack, bench, side)
+        (client,) = up.clients
         client.send("waiters", count=count, type="USER_LIST", timeout=TIMEOUT)
         client.receive()
-        used = client.cpu()
+        up.start_meter()
         worker = Worker(side, bench.directory)
         stack.callback(worker.stop)
-        seconds: float | None = None
+        times: list[float] = []
         try:
             started = worker.start()
+            up.add_worker(worker)
             bench.step(f"waiters: the worker of {side.name} was ready after {started:.1f} s")
-            ready = worker.ready_at
             answer = client.receive(TIMEOUT + 60)
             failures: dict[str, int] = answer["failures"]
-            seconds = answer["moments"][-1] - ready
+            times = [moment - worker.ready_at for moment in answer["moments"]]
         except ClientFailed:
             failures = {"no answer": count}
-        failed = sum(failures.values())
-        return {
-            "done": count - failed,
-            "failed": failed,
-            "failures": failures,
-            "seconds": seconds if failed < count else None,
-            "connections": sampler.most,
-            "memory": client.resident(),
-            "cpu": client.cpu() - used,
-        }
+        up.stop_meter(max(1, len(times)))
+        return Outcome(times, failures, costs_of(up))

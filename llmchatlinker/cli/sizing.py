@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from llmchatlinker.cli.commands import command
 from llmchatlinker.cli.output import print_json, print_table, wants_json
+
+if TYPE_CHECKING:
+    from llmchatlinker.sizing import Load, Plan
 
 AMOUNT = click.FloatRange(0)
 POSITIVE = click.FloatRange(0, min_open=True)
@@ -78,6 +82,11 @@ def sizing(
     if wants_json():
         print_json(asdict(found) | {"processes": found.processes})
         return
+    show(found, load)
+
+
+def show(found: Plan, load: Load) -> None:
+    """As people read it."""
     print_table(
         ("queues", "processes", "threads each", "busy", "MB each"),
         [
