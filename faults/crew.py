@@ -26,16 +26,22 @@ class CrewMember(Worker):
         super().__init__(side, directory)
         self.process.argv += ["--include", include]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its process is started with."""
+        environment = self.process.env
+        assert environment is not None
+        return environment
+
+    @property
+    def name(self) -> str:
+        """As workers and the ledger call it."""
+        return f"{self.process.log_path.parent.name}@localhost"
+
     def start_again(self) -> None:
         """Start it, without waiting."""
         self._ready.unlink(missing_ok=True)
         self.process.start()
-
-    def threads(self) -> int:
-        """How many threads it has; 0 when it has just died."""
-        with suppress(FileNotFoundError):
-            return len(os.listdir(f"/proc/{self.pid}/task"))
-        return 0
 
     @property
     def is_ready(self) -> bool:
@@ -46,16 +52,25 @@ class CrewMember(Worker):
 class Crew:
     """A context manager: workers that serve all queues. ``deaths``: how many ended, by exit code.
 
-    ``first``: what the first of them has in its environment besides.
+    ``first``: what the first of them has in its environment besides. ``spared``: the last so many get
+    no signals and have no failpoints.
     """
 
     def __init__(
-        self, side: Side, directory: Path, count: int, include: str, first: dict[str, str]
+        self,
+        side: Side,
+        directory: Path,
+        count: int,
+        include: str,
+        first: dict[str, str],
+        spared: int = 0,
     ) -> None:
         self.members = [CrewMember(side, directory, include) for _ in range(count)]
-        environment = self.members[0].process.env
-        assert environment is not None
-        environment.update(first)
+        self.targets = self.members[: count - spared]
+        self.spared = self.members[count - spared :]
+        self.members[0].environment.update(first)
+        for member in self.spared:
+            del member.environment[failpoints.FOLDER]
         self.deaths: Counter[int] = Counter()
         self._over = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor")
@@ -88,8 +103,10 @@ class Crew:
                 time.sleep(LOOK)
 
     def send(self, number: signal.Signals, who: int) -> int | None:
-        """A signal to a worker, by its place; its pid, or None when it is dead or only starting."""
-        member = self.members[who % len(self.members)]
+        """A signal to a worker that is not spared, by its place; its pid, or None when it is dead, or
+        only starting.
+        """
+        member = self.targets[who % len(self.targets)]
         if not member.is_ready:
             return None
         with suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
 """The instruction set against a plain model of its rules, whatever is done in whatever order.
 
 ``LLMCHATLINKER_TEST_EXAMPLES=500`` makes a longer search than the usual one, and another one each
-time.
+time, unless ``LLMCHATLINKER_TEST_SEED=1`` says which one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,6 +28,7 @@ from tests.fixtures.scenes import Scene
 from tests.servers import scripts
 
 EXAMPLES = int(os.environ.get("LLMCHATLINKER_TEST_EXAMPLES", "0"))
+SEED = os.environ.get("LLMCHATLINKER_TEST_SEED")
 STEPS = 20
 NOBODY = 999_999
 
@@ -554,4 +555,9 @@ def test_the_instruction_set_does_what_a_plain_model_of_its_rules_does(scene: Sc
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(lambda: InstructionSet(scene), settings=search)
+
+    def machine() -> InstructionSet:
+        return InstructionSet(scene)
+
+    begin = machine if SEED is None else seed(int(SEED))(machine)
+    run_state_machine_as_test(begin, settings=search)
