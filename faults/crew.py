@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from benchmarks.sides import Side, Worker
+from benchmarks.sides import CONCURRENCY, Side, Worker
 from faults import failpoints
 
 LOOK = 0.05  # seconds between two looks at who has died
@@ -22,8 +22,8 @@ STOP_SECONDS = 15.0
 class CrewMember(Worker):
     """A worker with the failpoints in it. ``alive``: it has said so since it was last started."""
 
-    def __init__(self, side: Side, directory: Path, include: str) -> None:
-        super().__init__(side, directory)
+    def __init__(self, side: Side, directory: Path, include: str, concurrency: int) -> None:
+        super().__init__(side, directory, concurrency=concurrency)
         self.process.argv += ["--include", include]
 
     @property
@@ -64,8 +64,9 @@ class Crew:
         include: str,
         first: dict[str, str],
         spared: int = 0,
+        concurrency: int = CONCURRENCY,
     ) -> None:
-        self.members = [CrewMember(side, directory, include) for _ in range(count)]
+        self.members = [CrewMember(side, directory, include, concurrency) for _ in range(count)]
         self.targets = self.members[: count - spared]
         self.spared = self.members[count - spared :]
         self.members[0].environment.update(first)
@@ -101,6 +102,10 @@ class Crew:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"A worker does not start:\n{member.process.log_tail()}")
                 time.sleep(LOOK)
+
+    def ready(self) -> list[int]:
+        """The places of those that are up and not spared."""
+        return [who for who, member in enumerate(self.targets) if member.is_ready]
 
     def send(self, number: signal.Signals, who: int) -> int | None:
         """A signal to a worker that is not spared, by its place; its pid, or None when it is dead, or

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.sides import CONCURRENCY
 from faults.plan import Plan, Size
 from faults.results import Result
 from faults.servers import FaultServers
@@ -43,6 +44,7 @@ class Scenario:
     outage: bool = False
     exits: frozenset[int] = frozenset()
     workers: int = 3
+    concurrency: int = CONCURRENCY
     include: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)
     manners: tuple[str, ...] = ()
@@ -82,6 +84,7 @@ class Scenario:
             settings=self.its_settings,
             wrong_clock=self.wrong_clock,
             spared=self.spared,
+            concurrency=self.concurrency,
         )
         with world, self.beside(world) as world.beside:
             while result.done < result.rounds or (

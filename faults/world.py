@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from benchmarks.clients import Client
 from benchmarks.servers import Place
-from benchmarks.sides import Side, ours
+from benchmarks.sides import CONCURRENCY, Side, ours
 from faults import failpoints, sizes
 from faults.checker import Check, Verdict
 from faults.client import CUES
@@ -57,7 +57,7 @@ PATIENT: dict[str, object] = {"client_patience": 30.0, "confirm_timeout": 30.0}
 NOTICE = 10.0
 LOOK = 0.1
 #: A first round in which nothing is broken: processes open what they need.
-WARMING = Size(chats=32, turns=1, ordinary=60, spread=0.5)
+WARMING = Size(turns=1, ordinary=60, spread=0.5)
 #: What shows that all units work, beside a generation.
 PROBES = ("USER_LIST", "CHAT_LIST", "LLM_LIST", "INSTRUCTION_LIST")
 
@@ -100,6 +100,7 @@ class World:
         settings: dict[str, object] | None = None,
         wrong_clock: bool = False,
         spared: int = 0,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         self.servers = servers
         self.folder = directory / "armed"
@@ -123,6 +124,7 @@ class World:
         self._directory = directory
         self._workers = workers
         self._spared = spared
+        self._concurrency = concurrency
         self._include = ",".join((failpoints.MODULE, *include))
         self._settings = SETTINGS | (settings or {})
         self._up = ExitStack()
@@ -147,7 +149,15 @@ class World:
         more = {failpoints.FOLDER: str(self.folder), CUES: str(self.cues)}
         self.side = replace(side, settings=dict(side.settings) | more)
         first = {} if self.clock is None else self.clock.environment
-        crew = Crew(self.side, self._directory, self._workers, self._include, first, self._spared)
+        crew = Crew(
+            self.side,
+            self._directory,
+            self._workers,
+            self._include,
+            first,
+            self._spared,
+            self._concurrency,
+        )
         self.crew = self._up.enter_context(crew)
         self.client = Client(self.side, self._directory, "faults.client")
         self._up.callback(self.client.stop)
@@ -162,7 +172,9 @@ class World:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        warm = self.round("warm-up", random.Random(0), WARMING, lambda *_: Counter())
+        slots = self._workers * self._concurrency
+        size = replace(WARMING, chats=slots + slots // 3)
+        warm = self.round("warm-up", random.Random(0), size, lambda *_: Counter())
         if warm.verdict.breaches:
             raise RuntimeError(f"With nothing broken: {warm.verdict.breaches}")
         self.baseline = {kind: sizes.most(each) for kind, each in self._sizes().items()}

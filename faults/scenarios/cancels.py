@@ -82,6 +82,8 @@ SCENARIOS = (
         give_cues,
         Size(chats=CHATS, turns=1, ordinary=5, spread=0.5),
         allowed=("cancelled",),
+        # What is held, and what others wait for, shall not take all slots.
+        concurrency=CHATS // 2,
         change=aimed,
         after=count,
         goals={f"{how} {name}": EACH for how in WAYS for name in aim.STAGES},

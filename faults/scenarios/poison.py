@@ -16,7 +16,6 @@ from tests.servers import poison
 STARTS = Settings().starts
 NEIGHBOURS = 100
 TOLD = 60.0  # seconds within which the client is told
-NAME = "poison-"
 
 _LETTERS = """
     SELECT count(*) FROM dead_letters JOIN instructions ON instructions.id = instruction_id
@@ -26,7 +25,7 @@ _LETTERS = """
 
 def add_poison(plan: Plan, rng: random.Random) -> Plan:
     """One more thread, which submits it in the midst of the others."""
-    tag = f"{NAME}{plan.steps[0].tag}"
+    tag = f"poison-{plan.steps[0].tag}"
     step = Step(tag, "USER_CREATE", {"username": tag}, pause=rng.uniform(0, 1.5))
     return replace(plan, tracks=[*plan.tracks, Track([step])])
 
@@ -38,7 +37,7 @@ def nothing(world: World, _: random.Random) -> Counter[str]:
 
 def found(world: World, done: Round) -> str:
     """Empty, or what is wrong: a death for each start, a dead letter, a client told, neighbours done."""
-    (tag,) = (step.tag for step in world.plan.steps if step.tag.startswith(NAME))
+    (tag,) = (step.tag for step in world.plan.steps if step.type == "USER_CREATE")
     memory = world.journal.of(tag)
     neighbours = len(world.plan.steps) - 1
     ((letters,),) = world.place.sql(_LETTERS, tag)

@@ -22,7 +22,7 @@ from faults.scenarios.provider import MANNERS
 from faults.world import Break, World
 
 INSTRUCTIONS = 100_000
-A_ROUND = 5_000
+A_ROUND = 5_050
 CHATS, TURNS = 50, 5
 PAUSE = (2.0, 7.0)  # seconds between two faults
 SHORT_PAUSE = (0.2, 0.5)
@@ -66,7 +66,7 @@ def nothing(world: World, rng: random.Random) -> Counter[str]:
 
 def kill_one(world: World, rng: random.Random) -> Counter[str]:
     """SIGKILL."""
-    return Counter({"killed at random": kill_workers.kill(world, rng)})
+    return Counter({"killed at random": int(kill_workers.kill(world, rng))})
 
 
 def arm_one(world: World, rng: random.Random) -> Counter[str]:
@@ -126,7 +126,7 @@ def _drawn(rng: random.Random) -> Iterator[Break]:
 SCENARIOS = (
     Scenario(
         "soak",
-        INSTRUCTIONS // A_ROUND,
+        20,
         anything,
         Size(CHATS, TURNS, A_ROUND - CHATS * TURNS, spread=10.0, threads=8),
         allowed=(*DOUBT, "cancelled", "provider_error", "provider_timeout"),

@@ -156,6 +156,10 @@ class InstructionSet(RuleBasedStateMachine):
         if self.expect(envelope, set() if user_id in self.model.users else {"not_found"}):
             if how == "USER_ERASE":
                 self.model.erase(user_id)
+                # Its instructions are forgotten, with their keys.
+                for key, (_, given) in list(self.keys.items()):
+                    if given["data"].get("user", {}).get("user_id") == user_id:
+                        del self.keys[key]
             else:
                 self.model.remove(user_id)
 
@@ -366,7 +370,7 @@ class InstructionSet(RuleBasedStateMachine):
             return
         assert chat is not None
         self.expect(envelope, {"provider_error"} if fails else set())
-        end = chat.last_answered() if parent is None else self.parent_of_edit(chat, parent)
+        end = chat.active if parent is None else self.parent_of_edit(chat, parent)
         self.answered(chat, envelope, user_id, text, end, fails)
         self.turns.append((envelope["instruction_id"], chat_id))
         self.look(chat_id)
@@ -459,7 +463,7 @@ class InstructionSet(RuleBasedStateMachine):
         chat_id, user_id = found
         chat = self.model.chats[chat_id]
         data = {"user_id": user_id, "chat_id": chat_id, "llm_id": self.llm_id}
-        end = chat.last_answered()
+        end = chat.active
         first = self.cycle.submit("LLM_RESPONSE_GENERATE", **data, user_input=words[0])
         assert self.cycle.decode(first)
         more = {} if policy is None else {"turn_policy": policy}
@@ -544,6 +548,37 @@ class InstructionSet(RuleBasedStateMachine):
         """Whatever was done, all chats are as the model has them."""
         for chat_id in self.model.chats:
             self.look(chat_id)
+
+
+def begun(scene: Scene) -> InstructionSet:
+    """With what every search begins with: ada and bob in a chat where bob has two turns."""
+    machine = InstructionSet(scene)
+    machine.begin((None, None))
+    return machine
+
+
+# --- what longer searches have found ------------------------------------------------------------------
+
+
+def test_the_key_of_a_user_who_was_erased_is_free(scene: Scene) -> None:
+    machine = begun(scene)
+    machine.submit_with_a_key("k1", "cy")
+    machine.remove_user(2, "USER_ERASE")
+    machine.submit_with_a_key("k1", "d e")
+    machine.teardown()
+
+
+def test_a_turn_goes_below_one_that_failed(scene: Scene) -> None:
+    machine = begun(scene)
+    machine.generate(0, 0, "plum", None, True)
+    machine.generate(0, 0, "pear", None, False)
+    machine.teardown()
+
+
+def test_what_was_answered_to_an_erased_user_is_erased(scene: Scene) -> None:
+    machine = begun(scene)
+    machine.remove_user(1, "USER_ERASE")
+    machine.teardown()
 
 
 def test_the_instruction_set_does_what_a_plain_model_of_its_rules_does(scene: Scene) -> None:
