@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -16,18 +15,18 @@ from typing import Any, Self
 from benchmarks.clients import Client
 from benchmarks.servers import Place
 from benchmarks.sides import CONCURRENCY, Side, ours
-from faults import failpoints, sizes
+from faults import failpoints
 from faults.checker import Check, Verdict
 from faults.client import CUES
 from faults.clock import WrongClock
 from faults.crew import Crew, disarm
+from faults.gauge import Gauge
 from faults.journal import Journal
 from faults.observer import Observer
 from faults.plan import Plan, Scene, Size, draw
 from faults.provider import CountingProvider
 from faults.quiet import wait_until_quiet
 from faults.servers import FaultServers
-from faults.sizes import Sizes
 
 #: Seconds. Deadlines are far behind the patience: what is only ended by its deadline was lost.
 PATIENCE = 400.0
@@ -53,9 +52,6 @@ MANY_STARTS: dict[str, object] = {"starts": 50}
 #: Where no server goes away: one that is slow, on a busy machine, is not to be taken for one.
 PATIENT: dict[str, object] = {"client_patience": 30.0, "confirm_timeout": 30.0}
 
-#: Seconds in which a server notices that a process is gone.
-NOTICE = 10.0
-LOOK = 0.1
 #: A first round in which nothing is broken: processes open what they need.
 WARMING = Size(turns=1, ordinary=60, spread=0.5)
 #: What shows that all units work, beside a generation.
@@ -118,7 +114,7 @@ class World:
         self.plan = Plan()
         self.journal = Journal()
         self.number = 0
-        self.baseline: dict[str, Sizes] = {}
+        self.gauge: Gauge
         self.look: Callable[[], Verdict]
         self._name = name
         self._directory = directory
@@ -162,6 +158,7 @@ class World:
         self.client = Client(self.side, self._directory, "faults.client")
         self._up.callback(self.client.stop)
         self.client.receive()
+        self.gauge = Gauge(self.place, self.servers.rabbitmq, self.crew, self.client)
         endpoint = self.provider.base_url
         provider = self.do("LLM_PROVIDER_ADD", name="scripted", api_endpoint=endpoint)["provider"]
         llm = self.do("LLM_ADD", provider_id=provider["provider_id"], llm_name="echo")["llm"]
@@ -177,7 +174,7 @@ class World:
         warm = self.round("warm-up", random.Random(0), size, lambda *_: Counter())
         if warm.verdict.breaches:
             raise RuntimeError(f"With nothing broken: {warm.verdict.breaches}")
-        self.baseline = {kind: sizes.most(each) for kind, each in self._sizes().items()}
+        self.gauge.take_baseline()
 
     def do(self, type_name: str, **data: Any) -> dict[str, Any]:
         """An instruction that must succeed; its data."""
@@ -242,7 +239,7 @@ class World:
             observer.look()
             for known in observer.changed:
                 verdict.breach(f"{known}: its envelope has changed")
-        verdict.breaches += self._wrong_sizes()
+        verdict.breaches += self.gauge.wrong()
         marks["checking"] = time.monotonic()
         return Round(
             verdict,
@@ -252,7 +249,7 @@ class World:
                 name: at - before
                 for (name, at), before in zip(list(marks.items())[1:], marks.values(), strict=False)
             },
-            self._growing(),
+            self.gauge.growing(),
         )
 
     def _probe(self, verdict: Verdict) -> None:
@@ -265,56 +262,3 @@ class World:
                 self.do(type_name, **given)
             except Exception as error:
                 verdict.breach(f"the probe: {type_name}: {error}")
-
-    # --- how large everything is ------------------------------------------------------------------
-
-    def _sizes(self) -> dict[str, list[Sizes]]:
-        """Of all processes, by their kind."""
-        pids = {
-            "a worker": [member.pid for member in self.crew.members],
-            "the client": [self.client.pid],
-            "the harness": [os.getpid()],
-        }
-        return {
-            kind: [found for pid in each if (found := sizes.of(pid, self.place)) is not None]
-            for kind, each in pids.items()
-        }
-
-    def _wrong_sizes(self) -> list[str]:
-        """What is too much, once servers have had time to notice who is gone."""
-        end = time.monotonic() + NOTICE
-        while True:
-            now = self._sizes()
-            every = [each for kind in now.values() for each in kind]
-            wrong = sizes.of_nobody(self._connections(), every)
-            for kind, baseline in self.baseline.items():
-                if kind != "the harness":
-                    for each in now[kind]:
-                        wrong += sizes.beyond(each, baseline, kind)
-            if not wrong or time.monotonic() > end:
-                return wrong
-            time.sleep(LOOK)
-
-    def _growing(self) -> dict[str, float]:
-        """What many rounds must not enlarge: of workers that nothing was done to, if there are any."""
-        workers = [sizes.of(m.pid, self.place) for m in self.crew.spared or self.crew.members]
-        found: dict[str, float] = {}
-        for kind, each in (
-            ("a worker", [one for one in workers if one is not None]),
-            ("the client", self._sizes()["the client"]),
-        ):
-            largest = sizes.most(each)
-            found[f"{kind}: MB of memory"] = largest.memory
-            found |= {f"{kind}: {name}": count for name, count in largest.counts.items()}
-        return found
-
-    def _connections(self) -> dict[str, int]:
-        """Of the product's processes to PostgreSQL, and of all to RabbitMQ, as the servers see it."""
-        sql = """
-            SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name = 'llmchatlinker'
-        """
-        return {
-            "connections to postgresql": self.place.sql(sql)[0][0],
-            "connections to rabbitmq": self.servers.rabbitmq.connections(self.place.name),
-        }

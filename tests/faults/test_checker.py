@@ -108,7 +108,7 @@ def test_a_message_that_nobody_generates_is_found(world: World, look: Look) -> N
     (chat,) = world.scene(1).chat_ids
     statement = "INSERT INTO messages (chat_id, role, content, status) VALUES (%s, %s, '', %s)"
     world.place.sql(statement, chat, "assistant", "generating")
-    assert busy(world.place) == "1 messages generating"
+    assert "1 messages generating" in busy(world.place)  # beside what the sweeper may be at
     world.place.sql("DELETE FROM messages WHERE chat_id = %s", chat)
 
 
@@ -131,7 +131,7 @@ def test_connections_of_nobody_are_found() -> None:
 
 
 def test_the_connections_of_a_process_are_counted(world: World) -> None:
-    (client,) = world._sizes()["the client"]
+    (client,) = world.gauge.now()["the client"]
     assert client.counts["connections to postgresql"] > 0
     assert client.counts["connections to rabbitmq"] > 0
 
