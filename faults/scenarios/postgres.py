@@ -124,9 +124,9 @@ SCENARIOS = (
     ),
     Scenario(
         "postgres-terminate",
-        4,
+        6,
         terminate,
-        SIZE,
+        Size(4, 3, 40, spread=3.0),
         outage=True,
         goals={"connections terminated during store": 30},
     ),
