@@ -3,7 +3,7 @@
 # make check  what CI runs: lint, types, the site, tests
 # make docs   the site of docs/, into site/; fails at a broken link
 # make reference  the pages of docs/reference/ anew, from the code and from examples that are run
-# make faults nothing lost, nothing done twice, whatever breaks: SCENARIO=… ROUNDS=… SEED=…
+# make faults nothing lost, nothing done twice, whatever breaks: SCENARIO=… ROUNDS=… SEED=… AGAIN=1
 # make audit  the pinned packages beside PyPI's list of known vulnerabilities
 # make bench  our figures beside stock Celery's: SCENARIO=latency for one, QUICK=1 for a short run
 PYTHON ?= python3
@@ -44,7 +44,7 @@ up: $(VENV)/.local
 	@$(BIN)/llmchatlinker up
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m tests.servers.install rabbitmq pgbouncer promtool
+	@$(BIN)/python -m tests.servers.install rabbitmq pgbouncer promtool faketime
 	@$(BIN)/llmchatlinker model fetch
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
@@ -71,7 +71,8 @@ bench: $(VENV)/.dev
 
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.servers.install rabbitmq faketime
-	@$(BIN)/python -m faults $(SCENARIO) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m faults $(SCENARIO) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(AGAIN),--again)
 
 # Of its own, since its dependencies are not ours. Fails where the advisories can't be had.
 audit:

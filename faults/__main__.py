@@ -1,7 +1,8 @@
 """``python -m faults [SCENARIO …] [--rounds N] [--seed S] [--again] [--out DIR]``.
 
-A scenario whose rounds are done, with the same seed, is not run again; one that was stopped, or that
-is asked for with more rounds, goes on where it was.
+A scenario whose rounds are done, with the same seed and of the same commit, is not run again; one that
+was stopped, or that is asked for with more rounds, goes on where it was. Results of another commit or
+seed, or with ``--again``, are begun anew.
 
 Exit codes: 0 all promises were kept, 1 at least one was not, 130 after Ctrl-C.
 """
@@ -16,8 +17,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import machine
+from faults import commit
 from faults.results import HEAD, Result
 from faults.scenarios import ALL
+from faults.servers import FaultServers
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SEED = 1
@@ -39,20 +42,21 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="llmchatlinker-faults-"))
     results: list[Result] = []
+    code = commit.current()
     try:
-        for name in chosen.scenario or list(ALL):
-            result = _one(name, chosen, directory)
-            results.append(result)
+        with FaultServers() as servers:
+            names = chosen.scenario or list(ALL)
+            results.extend(_one(name, chosen, code, servers, directory) for name in names)
     except KeyboardInterrupt:
         print("Stopped; the servers and processes of this run are ended. It can be resumed.")
         return 130
     print(HEAD)
     for result in results:
         print(result.line)
-    broken = [result for result in results if result.breaches]
+    broken = [result for result in results if result.broken]
     for result in broken:
         print(f"\n{result.scenario}, seed {result.seed}:")
-        print("\n".join(f"  {breach}" for breach in result.breaches))
+        print("\n".join(f"  {breach}" for breach in result.broken))
     if broken:
         print(f"\nThe logs of its processes are in {directory}.")
     else:
@@ -60,23 +64,31 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def _one(name: str, chosen: argparse.Namespace, directory: Path) -> Result:
+def _one(
+    name: str, chosen: argparse.Namespace, code: str, servers: FaultServers, directory: Path
+) -> Result:
     scenario = ALL[name]
     path = chosen.out / f"{name}.json"
-    fresh = Result(name, chosen.seed, chosen.rounds or scenario.rounds)
-    result = fresh if chosen.again else Result.begun(path, fresh)
-    if result.done >= result.rounds:
-        print(f"{name}: done before, see {path}")
+    result = fresh = Result(name, chosen.seed, chosen.rounds or scenario.rounds, code)
+    if not chosen.again:
+        result, why = Result.begun(path, fresh)
+        if why:
+            print(f"{name}: begun anew, since {why}", flush=True)
+    # A few rounds need not reach what the full number of them has to.
+    goals = scenario.goals if result.rounds >= scenario.rounds else {}
+    if result.done >= result.rounds and not result.lacks(goals):
+        print(f"{name}: done before, see {path}", flush=True)
         return result
 
     def keep(result: Result) -> None:
         result.keep(path)
         new = f", {len(result.breaches)} promises broken" if result.breaches else ""
-        print(f"{name}: round {result.done} of {result.rounds}, {result.accepted} accepted{new}")
+        done = f"round {result.done} of {result.rounds}, {result.accepted} accepted"
+        print(f"{name}: {done}, {result.seconds:.0f} s{new}", flush=True)
 
-    result.machine = machine.describe()
-    scenario.run(directory / name, result, keep)
-    result.judge()
+    result.machine = machine.describe() | {"servers": servers.versions()}
+    scenario.run(servers, directory / name, result, goals, keep)
+    result.judge(goals)
     result.keep(path)
     return result
 

@@ -1,72 +1,57 @@
 """What must hold when a round is over, whatever was broken in it.
 
 Four memories are compared: the clients' (``journal.py``), PostgreSQL's, RabbitMQ's and the provider's.
-Nothing here judges by time, but for the patience in which the system has to become quiet.
+Nothing here judges by time.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg2
-from amqp.exceptions import AMQPError
-from kombu import Connection
-
 from benchmarks.servers import Place
 from faults.journal import Journal, Memory
 from faults.plan import Plan, Step, Track
 from faults.provider import CountingProvider, answer_to
-from llmchatlinker.settings import Settings
-from llmchatlinker.topology import DEAD_LETTER_QUEUE, QUEUE_NAMES
-from tests.servers.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
-LOOK = 0.3  # seconds between two looks at a system that is to become quiet
-ASK = 30.0  # seconds that RabbitMQ gets for an answer
-BESIDES = 4  # connections to RabbitMQ of a process, besides its pool
-PATIENT = {"read_timeout": ASK, "write_timeout": ASK}
 GENERATE = "LLM_RESPONSE_GENERATE"
 
-_BUSY = """
-    SELECT (SELECT count(*) FROM instructions WHERE final_at IS NULL),
-           (SELECT count(*) FROM instructions WHERE turn IN ('queued', 'active')),
-           (SELECT count(*) FROM attempts WHERE status = 'started'),
-           (SELECT count(*) FROM messages WHERE status = 'generating'),
-           (SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND state LIKE 'idle in transaction%%')
-"""
-_BUSY_NAMES = (
-    "open instructions",
-    "turns not done",
-    "calls started in the ledger",
-    "messages generating",
-    "connections in a transaction",
-)
 _ROWS = """
     SELECT CAST(id AS text),
            coalesce(data ->> 'title', data ->> 'user_input', data ->> 'username'), state, outcome
       FROM instructions WHERE seq > %s
 """
 _LINES = """
-    SELECT CAST(instruction_id AS text), status, count(*) FROM attempts
-     WHERE instruction_id IN (SELECT id FROM instructions WHERE seq > %s) GROUP BY 1, 2
+    SELECT CAST(instruction_id AS text), status, first_delta_at IS NOT NULL FROM attempts
+     WHERE instruction_id IN (SELECT id FROM instructions WHERE seq > %s)
 """
-_TITLES = "SELECT title, count(*) FROM chats WHERE title = ANY(%s) GROUP BY 1"
+#: Lines of calls that may have ended before they were made, unless a piece of the answer was stored: the
+#: worker died behind its claim, or the call was broken off there.
+_PERHAPS = ("in_doubt", "cancelled")
+#: What creates something, and how often that is there.
+_MADE = {
+    "CHAT_CREATE": "SELECT title, count(*) FROM chats WHERE title = ANY(%s) GROUP BY 1",
+    "USER_CREATE": "SELECT username, count(*) FROM users WHERE username = ANY(%s) GROUP BY 1",
+}
 _MESSAGES = """
-    SELECT id, parent_id, CAST(instruction_id AS text), role, status, content, hidden
-      FROM messages WHERE chat_id = %s ORDER BY id
+    SELECT chat_id, id, parent_id, CAST(instruction_id AS text), role, status, content
+      FROM messages WHERE chat_id = ANY(%s) ORDER BY id
 """
+_ACTIVE = "SELECT id, active_message_id FROM chats WHERE id = ANY(%s)"
 _EVENTS = """
-    SELECT first, last, events FROM events WHERE instruction_id = CAST(%s AS uuid) ORDER BY first
+    SELECT CAST(instruction_id AS text), first, last, events FROM events
+     WHERE instruction_id IN (SELECT id FROM instructions WHERE seq > %s) ORDER BY 1, first
 """
 
 
 @dataclass
 class Verdict:
-    """A round's figures, and every broken promise as a sentence."""
+    """A round's figures, and every broken promise as a sentence.
+
+    ``uncalled``: lines of the ledger whose call was never made.
+    """
 
     accepted: int = 0
     refused: int = 0
@@ -74,66 +59,13 @@ class Verdict:
     duplicated: int = 0
     unledgered: int = 0
     in_doubt: int = 0
+    uncalled: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     breaches: list[str] = field(default_factory=list)
 
     def breach(self, sentence: str) -> None:
         """A promise that is broken."""
         self.breaches.append(sentence)
-
-
-def busy(place: Place) -> str:
-    """What PostgreSQL has that is not at its end; empty when it is quiet."""
-    (counts,) = place.sql(_BUSY)
-    return ", ".join(f"{n} {name}" for n, name in zip(counts, _BUSY_NAMES, strict=True) if n)
-
-
-def queued(place: Place, rabbitmq: PrivateRabbitMQ, workers: int) -> str:
-    """What RabbitMQ has that is not at its end, consumers that are missing included."""
-    # Of a quorum queue only a declaration is told the figures of now; the node's own list, which has
-    # what is unacknowledged, is up to five seconds old (rabbit_quorum_queue.erl, tick).
-    unacknowledged = {name: row[1] for name, row in rabbitmq.queues(place.name).items()}
-    wrong = []
-    with Connection(place.broker_url, connect_timeout=ASK, transport_options=PATIENT) as asking:
-        for name in (*QUEUE_NAMES, DEAD_LETTER_QUEUE):
-            told = asking.default_channel.queue_declare(name, passive=True)
-            if told.message_count or unacknowledged.get(name):
-                left = unacknowledged.get(name, 0)
-                wrong.append(f"{name}: {told.message_count} ready, {left} unacknowledged")
-            if name != DEAD_LETTER_QUEUE and told.consumer_count != workers:
-                wrong.append(f"{name}: {told.consumer_count} of {workers} consumers")
-    return ", ".join(wrong)
-
-
-def wait_until_quiet(place: Place, rabbitmq: PrivateRabbitMQ, workers: int, patience: float) -> str:
-    """Return an empty text once nothing is under way; what still is, when patience is over."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            left = busy(place) or queued(place, rabbitmq, workers)
-        except (psycopg2.Error, RabbitMQError, OSError, AMQPError) as error:
-            left = f"{type(error).__name__}: {error}"
-        if not left or time.monotonic() > end:
-            return left
-        time.sleep(LOOK)
-
-
-def too_many(connections: dict[str, int], processes: int) -> list[str]:
-    """Connections beyond what that many processes may have by their settings.
-
-    ``connections``: to PostgreSQL, all of which are a pool's, and to RabbitMQ, where a process has a
-    few besides: those that consume, the one for remote control, the one for events.
-    """
-    settings = Settings()
-    allowed = {
-        "postgresql": processes * settings.database_pool_size,
-        "rabbitmq": processes * (settings.broker_pool_size + BESIDES),
-    }
-    return [
-        f"{connections[name]} connections to {name}, {most} are configured"
-        for name, most in allowed.items()
-        if connections[name] > most
-    ]
 
 
 class Check:
@@ -160,9 +92,17 @@ class Check:
             self._rows[known] = (text, state, outcome)
             if text:
                 self._of_tag.setdefault(text.split()[0], []).append(known)
-        self._lines: dict[str, Counter[str]] = {}
-        for known, status, count in place.sql(_LINES, after):
-            self._lines.setdefault(known, Counter())[status] = count
+        self._lines: dict[str, list[tuple[str, bool]]] = {}
+        for known, status, has_said in place.sql(_LINES, after):
+            self._lines.setdefault(known, []).append((status, has_said))
+        self._events: dict[str, list[tuple[int, int, Any]]] = {}
+        for known, *event in place.sql(_EVENTS, after):
+            self._events.setdefault(known, []).append((event[0], event[1], event[2]))
+        chats = [track.chat_id for track in plan.tracks if track.chat_id is not None]
+        self._active = dict(place.sql(_ACTIVE, chats))
+        self._messages: dict[int, dict[int, tuple[Any, ...]]] = {chat: {} for chat in chats}
+        for chat, *message in place.sql(_MESSAGES, chats):
+            self._messages[chat][message[0]] = tuple(message)
 
     def run(self) -> Verdict:
         """All of it."""
@@ -171,7 +111,7 @@ class Check:
         self._ledger()
         for track in self._plan.tracks:
             if track.chat_id is not None:
-                self._chat(track)
+                self._chat(track, track.chat_id)
         return self.verdict
 
     # --- each accepted id has exactly one envelope ------------------------------------------------
@@ -226,16 +166,19 @@ class Check:
     # --- effects, once ----------------------------------------------------------------------------
 
     def _effects(self) -> None:
-        tags = [step.tag for step in self._plan.steps if step.type == "CHAT_CREATE"]
-        made = dict(self._place.sql(_TITLES, tags))
-        for tag in tags:
-            count, wanted = made.get(tag, 0), self._journal.of(tag).code == "success"
-            if count > 1 or (count and not wanted):
-                self.verdict.duplicated += 1
-                self.verdict.breach(f"{tag}: {count} chats, its client has {wanted=}")
-            elif wanted and not count:
-                self.verdict.lost += 1
-                self.verdict.breach(f"{tag}: no chat, though its client was told so")
+        for type_name, query in _MADE.items():
+            tags = [step.tag for step in self._plan.steps if step.type == type_name]
+            made = dict(self._place.sql(query, tags)) if tags else {}
+            for tag in tags:
+                self._effect(tag, made.get(tag, 0), self._journal.of(tag).code == "success")
+
+    def _effect(self, tag: str, count: int, wanted: bool) -> None:
+        if count > 1 or (count and not wanted):
+            self.verdict.duplicated += 1
+            self.verdict.breach(f"{tag}: {count} are there, its client has {wanted=}")
+        elif wanted and not count:
+            self.verdict.lost += 1
+            self.verdict.breach(f"{tag}: nothing is there, though its client was told so")
 
     # --- calls and lines --------------------------------------------------------------------------
 
@@ -244,41 +187,43 @@ class Check:
         for step in self._plan.steps:
             if step.type != GENERATE:
                 continue
-            lines: Counter[str] = sum(
-                (self._lines.get(known, Counter()) for known in self._of_tag.get(step.tag, [])),
-                Counter(),
-            )
+            lines = [
+                line
+                for known in self._of_tag.get(step.tag, [])
+                for line in self._lines.get(known, [])
+            ]
             calls = self._calls[step.tag]
-            verdict.in_doubt += lines["in_doubt"]
-            if calls > lines.total():
-                verdict.unledgered += calls - lines.total()
-                verdict.breach(f"{step.tag}: {calls} calls, lines {dict(lines)}")
-            if lines["answered"] > calls:
-                verdict.breach(f"{step.tag}: {calls} calls, answered {lines['answered']} times")
+            perhaps = sum(status in _PERHAPS and not has_said for status, has_said in lines)
+            verdict.in_doubt += sum(status == "in_doubt" for status, _ in lines)
+            verdict.uncalled += max(0, len(lines) - calls)
+            if calls > len(lines):
+                verdict.unledgered += calls - len(lines)
+                verdict.breach(f"{step.tag}: {calls} calls, lines {lines}")
+            elif calls < len(lines) - perhaps:
+                verdict.breach(f"{step.tag}: only {calls} calls, lines {lines}")
 
     # --- what was said ----------------------------------------------------------------------------
 
-    def _chat(self, track: Track) -> None:
+    def _chat(self, track: Track, chat_id: int) -> None:
         verdict = self.verdict
-        messages = {row[0]: row for row in self._place.sql(_MESSAGES, track.chat_id)}
-        active = self._place.sql("SELECT active_message_id FROM chats WHERE id = %s", track.chat_id)
+        messages = self._messages[chat_id]
         of: dict[str, list[Any]] = {}
         for row in messages.values():
             of.setdefault(row[2], []).append(row)
         path: list[str] = []
-        here = active[0][0]
+        here = self._active[chat_id]
         while here is not None:
             if here not in messages:
-                verdict.breach(f"chat {track.chat_id}: its branch leads to no message")
+                verdict.breach(f"chat {chat_id}: its branch leads to no message")
                 break
-            _, parent, _, role, _, content, _ = messages[here]
+            _, parent, _, role, _, content = messages[here]
             if role == "user":
                 path.insert(0, content.split()[0])
             here = parent
         order = {step.tag: place for place, step in enumerate(track.steps)}
         places = [order.get(tag, -1) for tag in path]
         if places != sorted(set(places)):
-            verdict.breach(f"chat {track.chat_id}: out of order or doubled: {path}")
+            verdict.breach(f"chat {chat_id}: out of order or doubled: {path}")
         for step in track.steps:
             memory = self._journal.of(step.tag)
             mine = of.get(memory.id or "", [])
@@ -305,12 +250,12 @@ class Check:
             verdict.breach(f"{tag}: complete, and {len(content)} of {len(whole)} characters")
         elif status != "complete" and not whole.startswith(content):
             verdict.breach(f"{tag}: {status}, and not what the provider has said")
-        self._events(tag, memory, content)
+        self._stream(tag, memory, content)
 
-    def _events(self, tag: str, memory: Memory, content: str) -> None:
+    def _stream(self, tag: str, memory: Memory, content: str) -> None:
         verdict = self.verdict
         number, text = 0, ""
-        for first, last, events in self._place.sql(_EVENTS, memory.id):
+        for first, last, events in self._events.get(memory.id or "", []):
             if first != number + 1 or last != number + len(events):
                 verdict.breach(f"{tag}: its events have a gap or an overlap at {first}")
             number = last

@@ -8,20 +8,29 @@ remember: that a tag was accepted or refused, its envelope, what its stream said
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.errors import LLMChatLinkerError, ResultTimeout, Unavailable
 from llmchatlinker.results.wakeups import wakeups
+from llmchatlinker.streaming.following import following
 from llmchatlinker.streaming.responses import ResponseStream
 
 Line = dict[str, Any]
 AGAIN = 0.5  # seconds before what was not available is asked again
 GRACE = 5.0  # seconds that threads get beyond the patience
+#: The variable that names the folder of cues: a file there, of a tag's name, says that it is to be
+#: cancelled now.
+CUES = "FAULTS_CUES"
+CUE_LOOK = 0.01  # seconds between two looks for one
+#: Instructions that a round may have under way: who submits the next one waits.
+MOST = 400
 
 _writing = threading.Lock()
 
@@ -41,6 +50,7 @@ class Round:
         self._end = time.monotonic() + patience
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._room = threading.Semaphore(MOST)
 
     def run(self, tracks: list[list[Line]]) -> None:
         """All of it; returns when everything has its envelope, or patience is over."""
@@ -65,6 +75,7 @@ class Round:
     def _submit_all(self, track: list[Line]) -> None:
         for step in track:
             time.sleep(step["pause"])
+            self._room.acquire()
             while not self._try(step) and time.monotonic() < self._end:
                 time.sleep(AGAIN)
 
@@ -96,9 +107,12 @@ class Round:
         self._start(self._wait, step, known)
 
     def _wait(self, step: Line, known: str) -> None:
+        began = time.monotonic()
         envelope = self._get(step, known)
+        self._room.release()
         if envelope is not None:
-            tell(tag=step["tag"], envelope=envelope)
+            seconds = round(time.monotonic() - began, 2)
+            tell(tag=step["tag"], envelope=envelope, seconds=seconds)
 
     def _get(self, step: Line, known: str) -> Any:
         while True:
@@ -131,13 +145,19 @@ class Round:
         tell(tag=step["tag"], stream={"whole": whole, "text": text, "last": last})
 
     def _cancel(self, step: Line, known: str) -> None:
-        how, after = step["cancel"]
-        time.sleep(after)
+        how, when = step["cancel"]
+        if isinstance(when, str):
+            cue = Path(os.environ[CUES], step["tag"])
+            while not cue.exists() and time.monotonic() < self._end:
+                time.sleep(CUE_LOOK)
+        else:
+            time.sleep(when)
         try:
             if how == "revoke":
                 self._client.result(known).revoke()
             else:
                 self._client.cancel(known)
+            tell(tag=step["tag"], cancelled=True)
         except Unavailable:
             tell(tag=step["tag"], uncancelled=True)
         except Exception as error:
@@ -150,8 +170,11 @@ def main() -> None:
     tell(ready=True)
     for line in sys.stdin:
         order = json.loads(line)
-        if "reply_to" in order:
-            tell(reply_to=wakeups().reply_to())
+        if "queues" in order:
+            tell(queues=[wakeups().reply_to(), following().queue()])
+            continue
+        if "hints" in order:
+            tell(hints=wakeups().counts["hints", ""])
             continue
         if "run" in order:
             tell(envelope=client.run(order["run"], **order["data"]))

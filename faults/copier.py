@@ -22,6 +22,7 @@ from llmchatlinker.topology import EXCHANGE
 QUEUE = "faults.copies"
 DRAIN = 0.05  # seconds
 LATEST = 1.0
+START = 60.0
 
 
 class Copier:
@@ -33,11 +34,19 @@ class Copier:
         self._later: list[tuple[float, int, str, Message]] = []
         self._numbers = itertools.count()
         self._random = random.Random(0)
+        self._ready = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="copier")
 
+    @property
+    def pending(self) -> int:
+        """Copies that are still to be delivered."""
+        return len(self._later)
+
     def __enter__(self) -> Self:
         self._thread.start()
+        if not self._ready.wait(START):
+            raise RuntimeError("Nobody can copy messages.")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,6 +59,7 @@ class Copier:
             channel.queue_declare(QUEUE, auto_delete=True)
             channel.queue_bind(QUEUE, EXCHANGE, "#")
             channel.basic_consume(QUEUE, callback=self._take, no_ack=True)
+            self._ready.set()
             while not self._over.is_set():
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=DRAIN)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from benchmarks.sides import Side, Worker
+from benchmarks.sides import CONCURRENCY, Side, Worker
 from faults import failpoints
 
 LOOK = 0.05  # seconds between two looks at who has died
@@ -22,20 +22,26 @@ STOP_SECONDS = 15.0
 class CrewMember(Worker):
     """A worker with the failpoints in it. ``alive``: it has said so since it was last started."""
 
-    def __init__(self, side: Side, directory: Path, include: str) -> None:
-        super().__init__(side, directory)
+    def __init__(self, side: Side, directory: Path, include: str, concurrency: int) -> None:
+        super().__init__(side, directory, concurrency=concurrency)
         self.process.argv += ["--include", include]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its process is started with."""
+        environment = self.process.env
+        assert environment is not None
+        return environment
+
+    @property
+    def name(self) -> str:
+        """As workers and the ledger call it."""
+        return f"{self.process.log_path.parent.name}@localhost"
 
     def start_again(self) -> None:
         """Start it, without waiting."""
         self._ready.unlink(missing_ok=True)
         self.process.start()
-
-    def threads(self) -> int:
-        """How many threads it has; 0 when it has just died."""
-        with suppress(FileNotFoundError):
-            return len(os.listdir(f"/proc/{self.pid}/task"))
-        return 0
 
     @property
     def is_ready(self) -> bool:
@@ -46,16 +52,26 @@ class CrewMember(Worker):
 class Crew:
     """A context manager: workers that serve all queues. ``deaths``: how many ended, by exit code.
 
-    ``first``: what the first of them has in its environment besides.
+    ``first``: what the first of them has in its environment besides. ``spared``: the last so many get
+    no signals and have no failpoints.
     """
 
     def __init__(
-        self, side: Side, directory: Path, count: int, include: str, first: dict[str, str]
+        self,
+        side: Side,
+        directory: Path,
+        count: int,
+        include: str,
+        first: dict[str, str],
+        spared: int = 0,
+        concurrency: int = CONCURRENCY,
     ) -> None:
-        self.members = [CrewMember(side, directory, include) for _ in range(count)]
-        environment = self.members[0].process.env
-        assert environment is not None
-        environment.update(first)
+        self.members = [CrewMember(side, directory, include, concurrency) for _ in range(count)]
+        self.targets = self.members[: count - spared]
+        self.spared = self.members[count - spared :]
+        self.members[0].environment.update(first)
+        for member in self.spared:
+            del member.environment[failpoints.FOLDER]
         self.deaths: Counter[int] = Counter()
         self._over = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor")
@@ -87,9 +103,15 @@ class Crew:
                     raise TimeoutError(f"A worker does not start:\n{member.process.log_tail()}")
                 time.sleep(LOOK)
 
+    def ready(self) -> list[int]:
+        """The places of those that are up and not spared."""
+        return [who for who, member in enumerate(self.targets) if member.is_ready]
+
     def send(self, number: signal.Signals, who: int) -> int | None:
-        """A signal to a worker, by its place; its pid, or None when it is dead or only starting."""
-        member = self.members[who % len(self.members)]
+        """A signal to a worker that is not spared, by its place; its pid, or None when it is dead, or
+        only starting.
+        """
+        member = self.targets[who % len(self.targets)]
         if not member.is_ready:
             return None
         with suppress(ProcessLookupError):

@@ -4,6 +4,9 @@ A point strikes when there is a file of its name in the folder ``FAULTS_FOLDER``
 comes by takes the file, so that one process dies of it, and kills itself with SIGKILL, between two
 statements of the product that nothing from outside could hit.
 
+A *hold* keeps stages from beginning for as long as there is a file of its name: those of instructions
+whose prompt asks for it (``hold=executed``). So a cancel can be aimed at what lasts for milliseconds.
+
 The functions are wrapped here, and the product has no hook for it.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from celery.worker.request import Request
 
 from llmchatlinker import provider_stage, stages, suspects
 from llmchatlinker.celery_app import App
+from llmchatlinker.db.sessions import database
 from llmchatlinker.streaming.writer import Writer
 from llmchatlinker.units import generation
 
@@ -38,6 +43,23 @@ POINTS = {
     "after final": "the id is final, and nobody was told",
     "before ack": "everything is done but the acknowledgement",
 }
+
+
+#: The states of a row in which a stage can be held, each with the name of its file.
+HOLDS = {state: f"hold {state}" for state in ("submitted", "executed")}
+HOLD_LOOK = 0.01  # seconds
+_ASKS = "SELECT position(%(hold)s in data ->> 'user_input') > 0 FROM instructions WHERE id = %(id)s"
+
+
+def hold(instruction_id: Any, state: str) -> None:
+    """Wait here for as long as this state is held, if the instruction asks for it."""
+    path = Path(os.environ[FOLDER], HOLDS.get(state, ""))
+    if state not in HOLDS or not path.exists():
+        return
+    values = {"id": str(instruction_id), "hold": f"hold={state}"}
+    if database().statement(_ASKS, values) == [(True,)]:
+        while path.exists():
+            time.sleep(HOLD_LOOK)
 
 
 def strike(name: str) -> None:
@@ -78,7 +100,19 @@ def _wrap_claim() -> None:
     provider_stage._claim = wrapped
 
 
+def _wrap_run() -> None:
+    run = suspects.run
+
+    @functools.wraps(run)
+    def wrapped(instruction_id: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        hold(instruction_id, state)
+        return run(instruction_id, state, *args, **kwargs)
+
+    suspects.run = wrapped
+
+
 if FOLDER in os.environ:
+    _wrap_run()
     _wrap(suspects, "run", before="before stage", after="after stage")
     _wrap_claim()
     _wrap(Writer, "_flush", after="in mid-stream")

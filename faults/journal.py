@@ -11,8 +11,9 @@ from benchmarks.clients import Client
 @dataclass
 class Memory:
     """Of one submission. ``refusals``: the codes that ``submit`` raised, each before another try;
-    ``uncertain``: the last one came with an id, so it may run all the same. ``missing``: why no
-    envelope came.
+    ``uncertain``: the last one came with an id, so it may run all the same. ``seconds``: from the
+    submission to the envelope; ``missing``: why none came. ``cancelled``: the client has asked for
+    that, and no error was raised.
     """
 
     id: str | None = None
@@ -20,7 +21,9 @@ class Memory:
     uncertain: bool = False
     envelopes: list[dict[str, Any]] = field(default_factory=list)
     stream: dict[str, Any] | None = None
+    seconds: float = 0.0
     missing: str | None = None
+    cancelled: bool = False
     uncancelled: bool = False
 
     @property
@@ -33,10 +36,11 @@ class Memory:
 
 @dataclass
 class Journal:
-    """Of a round. ``defects``: what no client should ever see."""
+    """Of a round. ``defects``: what no client should ever see; ``is_over``: the client is done."""
 
     memories: dict[str, Memory] = field(default_factory=dict)
     defects: list[str] = field(default_factory=list)
+    is_over: bool = False
 
     def of(self, tag: str) -> Memory:
         """The memory of a tag."""
@@ -47,6 +51,7 @@ class Journal:
         while True:
             line = client.receive(patience)
             if "done" in line:
+                self.is_over = True
                 return
             self._note(line)
 
@@ -60,7 +65,7 @@ class Journal:
         if "refused" in line:
             memory.refusals.append(line["refused"])
             memory.uncertain = line["id"] is not None
-        for name in ("stream", "missing", "uncancelled"):
+        for name in ("stream", "seconds", "missing", "cancelled", "uncancelled"):
             if name in line:
                 setattr(memory, name, line[name])
         if line.get("id") is not None:

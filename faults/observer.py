@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import Self
 
 import psycopg2
@@ -11,6 +12,7 @@ import psycopg2
 from benchmarks.servers import Place
 
 PAUSE = 0.5  # seconds between two looks
+SHARE = 0.1  # of the time, at most, that looking takes: a large round has many envelopes
 
 _FINAL = """
     SELECT CAST(id AS text), md5(CAST(outcome AS text)), final_at
@@ -41,10 +43,13 @@ class Observer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.wait(PAUSE):
+        pause = PAUSE
+        while not self._over.wait(pause):
+            began = time.monotonic()
             # While PostgreSQL is broken there is nothing to be seen.
             with contextlib.suppress(psycopg2.Error):
                 self.look()
+            pause = max(PAUSE, (time.monotonic() - began) / SHARE)
 
     def look(self) -> None:
         """Once."""

@@ -18,7 +18,8 @@ class Step:
     """One submission. ``tag``: its name, which is in its title or prompt and nowhere else.
 
     ``pause``: seconds before it. ``stream``: the client follows the response. ``cancel``: how it is
-    cancelled, and after how many seconds: ``("revoke", 0.5)`` or ``("cancel", 0.5)``.
+    cancelled, and when: ``("revoke", 0.5)`` after so many seconds, ``("cancel", "in its call")`` at that
+    stage, for which the client waits for a cue.
     """
 
     tag: str
@@ -26,7 +27,7 @@ class Step:
     data: dict[str, Any]
     pause: float = 0.0
     stream: bool = False
-    cancel: tuple[str, float] | None = None
+    cancel: tuple[str, float | str] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Track:
 
 @dataclass(frozen=True)
 class Plan:
-    """A round's submissions."""
+    """A round's submissions. ``narrow_llm_id``: an LLM that is called once at a time."""
 
     tracks: list[Track] = field(default_factory=list)
+    narrow_llm_id: int = 0
 
     @property
     def steps(self) -> list[Step]:
@@ -55,21 +57,25 @@ class Plan:
 
 @dataclass(frozen=True)
 class Scene:
-    """Who there is: a user, an LLM, and chats for this round alone."""
+    """Who there is: a user, an LLM and a narrow one, and chats for this round alone."""
 
     user_id: int
     llm_id: int
+    narrow_llm_id: int
     chat_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is in a round. ``spread``: seconds within which it is submitted."""
+    """How much there is in a round. ``spread``: seconds within which it is submitted, if the client gets
+    that far; ``threads``: that submit what is no turn.
+    """
 
     chats: int = 3
     turns: int = 3
     ordinary: int = 6
     spread: float = 3.0
+    threads: int = 1
 
 
 def prompt(tag: str, words: int = WORDS, pace: float = PACE, manner: str = "") -> str:
@@ -97,9 +103,12 @@ def draw(rng: random.Random, name: str, scene: Scene, size: Size, *manners: str)
             kind = "LLM_RESPONSE_GENERATE"
             steps.append(Step(tag, kind, data, pause, stream=rng.random() < 0.5))
         tracks.append(Track(steps, chat_id))
-    steps = []
-    for number in range(size.ordinary):
-        tag = f"{name}-o{number}"
-        data = {"title": tag, "user_ids": [scene.user_id]}
-        steps.append(Step(tag, "CHAT_CREATE", data, rng.uniform(0, size.spread / size.ordinary)))
-    return Plan([*tracks, Track(steps)])
+    pause = size.spread * size.threads / max(1, size.ordinary)
+    for thread in range(size.threads):
+        steps = []
+        for number in range(thread, size.ordinary, size.threads):
+            tag = f"{name}-o{number}"
+            data = {"title": tag, "user_ids": [scene.user_id]}
+            steps.append(Step(tag, "CHAT_CREATE", data, rng.uniform(0, pause)))
+        tracks.append(Track(steps))
+    return Plan(tracks, scene.narrow_llm_id)

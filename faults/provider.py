@@ -14,7 +14,8 @@ SLOW = 2.0
 
 
 class CountingProvider(ScriptedProvider):
-    """``calls_of``: how often each tag was asked for. Requests are not kept.
+    """``calls_of``: how often each tag was asked for; ``open``: the tags that are being answered just
+    now. Requests are not kept.
 
     A prompt is ``<tag> words=<n> pace=<seconds> [manner=<manner>]``. The manners: ``reset`` and
     ``stall`` in the middle of the answer, ``refuse`` (503, each time), ``hiccup`` (503 the first time),
@@ -24,6 +25,7 @@ class CountingProvider(ScriptedProvider):
     def __init__(self) -> None:
         super().__init__()
         self.calls_of: Counter[str] = Counter()
+        self.open: Counter[str] = Counter()
         self._counting = threading.Lock()
 
     def next_script(self, request: Request) -> Script:
@@ -34,7 +36,16 @@ class CountingProvider(ScriptedProvider):
         with self._counting:
             self.calls_of[tag] += 1
             call = self.calls_of[tag]
-        return lambda exchange: _answer(exchange, call)
+        return lambda exchange: self._answer(exchange, tag, call)
+
+    def _answer(self, exchange: Exchange, tag: str, call: int) -> None:
+        with self._counting:
+            self.open[tag] += 1
+        try:
+            _answer(exchange, call)
+        finally:
+            with self._counting:
+                self.open[tag] -= 1
 
 
 def answer_to(prompt: str) -> str:

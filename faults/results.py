@@ -1,34 +1,40 @@
-"""What is kept of a scenario: a JSON file that is written after each round, so that a run can go on."""
+"""What is kept of a scenario: a JSON file that is written after each round, so that a run can go on.
+
+It goes on with the same code and the same seed only: rounds of another commit say nothing of this one.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Any
 
+from faults import commit
 from faults.world import Round
 
-#: Times that a worker may be as large at the end as it was when it was warm.
+#: Times that a process may be as large at the end as it was when it was warm.
 GROWTH = 1.25
 HEAD = "scenario rounds accepted lost duplicated unledgered in_doubt seconds"
 
 
 @dataclass
 class Result:
-    """Of a scenario. ``done``: rounds so far; ``rounds``: rounds to be done.
+    """Of a scenario. ``commit``: the code; ``done``: rounds so far; ``rounds``: rounds to be done.
 
     ``refused``: how often ``submit`` raised, before the next try; ``faults``: what was broken, how
     often; ``ends``: how the accepted ended, by code; ``deaths``: how workers ended, by exit code;
-    ``connections``: the most that there were after a round; ``memory``: of the largest worker, in MB,
-    round by round; ``threads``: of the one with most; ``breaches``: every broken promise.
+    ``phases``: seconds by what rounds spent them on; ``sizes``: after each round, what must not grow;
+    ``breaches``: every broken promise; ``judgement``: those that only many rounds show.
     """
 
     scenario: str
     seed: int
     rounds: int
+    commit: str = commit.UNKNOWN
     done: int = 0
     accepted: int = 0
     refused: int = 0
@@ -37,13 +43,13 @@ class Result:
     unledgered: int = 0
     in_doubt: int = 0
     seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
-    connections: dict[str, int] = field(default_factory=dict)
-    memory: list[float] = field(default_factory=list)
-    threads: list[int] = field(default_factory=list)
+    sizes: dict[str, list[float]] = field(default_factory=dict)
     breaches: list[str] = field(default_factory=list)
+    judgement: list[str] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
 
     def add(self, round_: Round) -> None:
@@ -53,25 +59,40 @@ class Result:
         for name in ("accepted", "refused", "lost", "duplicated", "unledgered", "in_doubt"):
             setattr(self, name, getattr(self, name) + getattr(verdict, name))
         self.seconds = round(self.seconds + round_.seconds, 1)
+        for name, seconds in round_.phases.items():
+            self.phases[name] = round(self.phases.get(name, 0.0) + seconds, 1)
         _add(self.faults, round_.faults)
         _add(self.ends, verdict.ends)
         _add(self.deaths, {str(code): count for code, count in round_.deaths.items()})
-        for name, count in round_.connections.items():
-            self.connections[name] = max(count, self.connections.get(name, 0))
-        self.memory.append(round_.memory)
-        self.threads.append(round_.threads)
+        for name, size in round_.sizes.items():
+            self.sizes.setdefault(name, []).append(size)
         self.breaches += [f"round {self.done}: {breach}" for breach in verdict.breaches]
 
-    def judge(self) -> None:
-        """What only many rounds show: whether workers grow."""
-        for name, sizes in (("MB of memory", self.memory), ("threads", self.threads)):
+    def lacks(self, goals: Mapping[str, int]) -> list[str]:
+        """Of what is to be done so often: what was not. ``accepted`` is a goal as well."""
+        counts = self.faults | {"accepted": self.accepted}
+        return [
+            f"{counts.get(name, 0)} of {least} times: {name}"
+            for name, least in goals.items()
+            if counts.get(name, 0) < least
+        ]
+
+    def judge(self, goals: Mapping[str, int]) -> None:
+        """What only many rounds show: whether something grows, and whether enough was broken."""
+        self.judgement = self.lacks(goals)
+        for name, sizes in self.sizes.items():
             tenth = len(sizes) // 10
             if tenth == 0:
                 continue
             # The first tenth warms up; behind it nothing may be kept of what was done.
             first, last = median(sizes[tenth : 2 * tenth]), median(sizes[-tenth:])
             if last > GROWTH * first:
-                self.breaches.append(f"workers grew from {first} {name} to {last}")
+                self.judgement.append(f"{name} grew from {first} to {last}")
+
+    @property
+    def broken(self) -> list[str]:
+        """Every promise that was not kept."""
+        return self.breaches + self.judgement
 
     @property
     def line(self) -> str:
@@ -87,16 +108,20 @@ class Result:
         os.replace(new, path)
 
     @classmethod
-    def begun(cls, path: Path, fresh: Result) -> Self | Result:
-        """What earlier runs of the same seed have left there, to be gone on with, or ``fresh``."""
+    def begun(cls, path: Path, fresh: Result) -> tuple[Result, str]:
+        """What earlier runs have left there to be gone on with, or ``fresh``; and why the latter."""
         try:
             found = cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return fresh, ""
         except (OSError, ValueError, TypeError):
-            return fresh
-        if (found.scenario, found.seed) != (fresh.scenario, fresh.seed):
-            return fresh
+            return fresh, f"{path} can't be read"
+        if found.seed != fresh.seed:
+            return fresh, f"{path} is of seed {found.seed}"
+        if found.commit != fresh.commit or fresh.commit == commit.UNKNOWN:
+            return fresh, f"{path} is of commit {found.commit}, and this is {fresh.commit}"
         found.rounds = fresh.rounds
-        return found
+        return found, ""
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.sides import CONCURRENCY
 from faults.plan import Plan, Size
 from faults.results import Result
 from faults.servers import FaultServers
-from faults.world import PATIENT, SHORT_LEASE, Break, Round, World
+from faults.world import MANY_STARTS, PATIENT, SHORT_LEASE, Break, Round, World
 
 #: Codes that a turn may end with because its worker died.
 DOUBT = ("in_doubt",)
+#: Times its number of rounds that a scenario goes on for what was not broken often enough.
+LONGEST = 3
 
 
 def _same(plan: Plan, _: random.Random) -> Plan:
@@ -28,7 +32,8 @@ class Scenario:
     may end with beside success; ``outage``: submissions may be refused; ``exits``: exit codes that
     workers may end with; ``change``: of a plan;
     ``beside``: what goes on during all rounds; ``after``: what else is wrong with a round;
-    ``wrong_clock``: that of the first worker is.
+    ``wrong_clock``: that of the first worker is; ``spared``: workers that nothing is done to;
+    ``goals``: how often, at least, what is broken in a full run: it has more rounds where it must.
     """
 
     name: str
@@ -39,51 +44,54 @@ class Scenario:
     outage: bool = False
     exits: frozenset[int] = frozenset()
     workers: int = 3
+    concurrency: int = CONCURRENCY
     include: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)
     manners: tuple[str, ...] = ()
     wrong_clock: bool = False
+    spared: int = 0
+    goals: Mapping[str, int] = field(default_factory=dict)
     change: Callable[[Plan, random.Random], Plan] = _same
     beside: Callable[[World], AbstractContextManager[object]] = lambda _: nullcontext()
-    after: Callable[[Round], str] = lambda _: ""
+    after: Callable[[World, Round], str] = lambda *_: ""
 
     @property
     def its_settings(self) -> dict[str, object]:
         """What its workers and clients are told, besides what all are."""
         lease = SHORT_LEASE if "in_doubt" in self.allowed else {}
-        return lease | ({} if self.outage else PATIENT) | self.settings
+        starts = MANY_STARTS if -signal.SIGKILL in self.exits else {}
+        return lease | starts | ({} if self.outage else PATIENT) | self.settings
 
-    def run(self, directory: Path, result: Result, after_round: Callable[[Result], None]) -> None:
-        """The rounds that ``result`` lacks, on servers of their own."""
-        with FaultServers() as servers:
-            result.machine["servers"] = servers.versions()
-            run(self, servers, directory, result, after_round)
+    def run(
+        self,
+        servers: FaultServers,
+        directory: Path,
+        result: Result,
+        goals: Mapping[str, int],
+        after_round: Callable[[Result], None],
+    ) -> None:
+        """The rounds that ``result`` lacks, and more while it lacks of ``goals``, all in one world.
 
-
-def run(
-    scenario: Scenario,
-    servers: FaultServers,
-    directory: Path,
-    result: Result,
-    after_round: Callable[[Result], None],
-) -> None:
-    """Do the rounds that ``result`` lacks; ``after_round`` is called after each of them.
-
-    What a round does depends on the seed and its number alone, as far as timing lets it.
-    """
-    world = World(
-        servers,
-        scenario.name,
-        directory,
-        workers=scenario.workers,
-        include=scenario.include,
-        settings=scenario.its_settings,
-        wrong_clock=scenario.wrong_clock,
-    )
-    with world, scenario.beside(world) as world.beside:
-        while result.done < result.rounds:
-            result.add(run_round(scenario, world, result.seed, result.done))
-            after_round(result)
+        What a round does depends on the seed and its number alone, as far as timing lets it.
+        ``after_round`` is called after each of them.
+        """
+        world = World(
+            servers,
+            self.name,
+            directory,
+            workers=self.workers,
+            include=self.include,
+            settings=self.its_settings,
+            wrong_clock=self.wrong_clock,
+            spared=self.spared,
+            concurrency=self.concurrency,
+        )
+        with world, self.beside(world) as world.beside:
+            while result.done < result.rounds or (
+                result.lacks(goals) and result.done < LONGEST * result.rounds
+            ):
+                result.add(run_round(self, world, result.seed, result.done))
+                after_round(result)
 
 
 def run_round(
@@ -91,6 +99,7 @@ def run_round(
 ) -> Round:
     """One round, in a world that has what goes on ``beside`` it."""
     before = Counter(world.crew.deaths)
+    world.number = number
     done = world.round(
         f"{scenario.name}-{number}",
         random.Random(f"{seed} {scenario.name} {number}"),
@@ -105,7 +114,7 @@ def run_round(
         done.verdict.breach(f"{done.deaths[code]} workers ended with {code}")
     if done.verdict.refused and not scenario.outage:
         done.verdict.breach(f"{done.verdict.refused} submissions were refused")
-    wrong = scenario.after(done)
+    wrong = scenario.after(world, done)
     if wrong:
         done.verdict.breach(wrong)
     return done

@@ -34,7 +34,10 @@ class StayingPostgres(EmbeddedPostgres):
 
 
 class FaultServers(Servers):
-    """Both servers, for scenarios to break. Each scenario has a virtual host and a database there."""
+    """Both servers, for scenarios to break, one after the other.
+
+    Each scenario has a virtual host and a database there.
+    """
 
     def __init__(self) -> None:
         super().__init__()

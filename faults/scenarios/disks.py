@@ -13,16 +13,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from benchmarks.sides import ROOT
 from faults.checker import Verdict
 from faults.disk import Disk
 from faults.results import Result
 from faults.world import Round
+from llmchatlinker.embedded import binaries
 from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.settings import PREFIX
 
@@ -31,8 +33,14 @@ PATIENCE = 400.0  # seconds
 #: Seconds: what was accepted waits until the system is up again.
 DEADLINE = 4 * PATIENCE
 STOP_SECONDS = 60.0
-SETTLE = 60.0  # seconds in which PostgreSQL ends, if it does
+SETTLE = 15.0  # seconds in which PostgreSQL ends, if it does
 TRIES = 400
+
+#: What finds a corrupt database.
+CHECKS = (
+    ("pg_amcheck", "--install-missing", "--heapallindexed", "--all"),
+    ("pg_dump", "--file", os.devnull),
+)
 
 #: Submits until the servers refuse, and then says how; or asks what became of what was accepted.
 CLIENT = """
@@ -80,6 +88,33 @@ class Embedded:
         )
         self._settings = json.loads(told.stdout)
 
+    def corrupt(self) -> str:
+        """What is wrong with any table or index; empty when nothing is.
+
+        Every page is read, which verifies its checksum, every row against its table's rules, and every
+        index against its table.
+        """
+        url = urlsplit(self._settings[PREFIX + "DATABASE_URL"])
+        address = {
+            "PGHOST": url.hostname or "",
+            "PGPORT": str(url.port),
+            "PGUSER": unquote(url.username or ""),
+            "PGPASSWORD": unquote(url.password or ""),
+            "PGDATABASE": url.path.removeprefix("/"),
+        }
+        for command in CHECKS:
+            done = subprocess.run(
+                [str(binaries.installed() / "bin" / command[0]), *command[1:]],
+                env=self._environment | address,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=PATIENCE,
+                check=False,
+            )
+            if done.returncode != 0:
+                return f"{command[0]}: {done.stdout[-1000:].decode(errors='replace')}"
+        return ""
+
     def client(self, **order: Any) -> list[Any]:
         """What a client process says to an order."""
         done = subprocess.run(
@@ -111,8 +146,20 @@ class DiskScenario:
     words: str
     may_go_on: bool = False
 
-    def run(self, directory: Path, result: Result, after_round: Callable[[Result], None]) -> None:
-        """The rounds that ``result`` lacks, all of them on one system and one disk."""
+    @property
+    def goals(self) -> Mapping[str, int]:
+        """As of ``Scenario``."""
+        return {self.name: self.rounds, "nothing corrupt": self.rounds}
+
+    def run(
+        self,
+        _servers: object,
+        directory: Path,
+        result: Result,
+        _goals: object,
+        after_round: Callable[[Result], None],
+    ) -> None:
+        """The rounds that ``result`` lacks, all of them on one system and one disk of their own."""
         directory.mkdir(parents=True)
         directory.chmod(0o755)
         directory.parent.chmod(0o755)  # for PostgreSQL's user
@@ -162,6 +209,10 @@ class DiskScenario:
             if envelope["status"] != "success":
                 verdict.breach(f"{envelope['instruction_id']}: {envelope['message']}")
         self._effects(system, told, verdict)
+        corrupt = system.corrupt()
+        if corrupt:
+            verdict.breach(f"the database is corrupt: {corrupt}")
+        done["nothing corrupt"] += not corrupt
         return Round(verdict, done, time.monotonic() - began)
 
     def _effects(self, system: Embedded, told: list[Any], verdict: Verdict) -> None:

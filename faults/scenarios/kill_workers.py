@@ -11,38 +11,50 @@ from faults.crew import arm
 from faults.failpoints import POINTS
 from faults.plan import Size
 from faults.scenario import DOUBT, Scenario
-from faults.world import World
+from faults.world import Round, World
 
 KILLED = frozenset({-signal.SIGKILL})
-KILLS = 5
-SPREAD = 5.0  # seconds within which a round's kills come
+#: In a round: kills at random, and points that are armed.
+KILLS, ARMED = 4, 5
+SPREAD = 6.0  # seconds within which they come
 
 
-def kill_at_random(world: World, rng: random.Random) -> Counter[str]:
-    """Five kills, each of any worker."""
+def kill(world: World, rng: random.Random) -> bool:
+    """Any worker that is up; False when none is."""
+    ready = world.crew.ready()
+    return bool(ready) and world.crew.send(signal.SIGKILL, rng.choice(ready)) is not None
+
+
+def kill_and_arm(world: World, rng: random.Random) -> Counter[str]:
+    """Kills of any worker, and failpoints for whoever comes by first."""
+    points = rng.sample(list(POINTS), 1 if world.short else ARMED)
+    faults: list[str] = [*points, *[""] * (1 if world.short else KILLS)]
+    rng.shuffle(faults)
     done: Counter[str] = Counter()
-    for _ in range(KILLS):
-        time.sleep(rng.uniform(0, SPREAD / KILLS))
-        if world.crew.send(signal.SIGKILL, rng.randrange(100)) is not None:
-            done["killed at random"] += 1
+    for point in faults:
+        if point:
+            arm(world.folder, point)
+        else:
+            done["killed at random"] += kill(world, rng)
+        time.sleep(rng.uniform(0, 2 * SPREAD / (KILLS + ARMED)))
     return done
 
 
-def kill_at_points(world: World, rng: random.Random) -> Counter[str]:
-    """Five failpoints, each for whoever comes by first."""
-    for point in rng.sample(list(POINTS), KILLS):
-        arm(world.folder, point)
-        time.sleep(rng.uniform(0, SPREAD / KILLS))
-    return Counter()
-
-
-def kill_either_way(world: World, rng: random.Random) -> Counter[str]:
-    """One or the other."""
-    return rng.choice((kill_at_random, kill_at_points))(world, rng)
+def count_kills(_: World, done: Round) -> str:
+    """How many there were."""
+    done.faults["kills"] = done.deaths[-signal.SIGKILL]
+    return ""
 
 
 SCENARIOS = (
     Scenario(
-        "kill-workers", 30, kill_either_way, Size(5, 3, 10, spread=5.0), allowed=DOUBT, exits=KILLED
+        "kill-workers",
+        15,
+        kill_and_arm,
+        Size(5, 3, 15, spread=6.0),
+        allowed=DOUBT,
+        exits=KILLED,
+        after=count_kills,
+        goals={"kills": 100, **{f"killed {point}": 2 for point in POINTS}},
     ),
 )

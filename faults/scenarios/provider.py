@@ -7,23 +7,34 @@ from collections import Counter
 
 from faults.plan import Size
 from faults.scenario import Scenario
-from faults.world import World
+from faults.world import Round, World
 
 MANNERS = ("reset", "stall", "refuse", "hiccup")
 
 
-def count_manners(world: World, _: random.Random) -> Counter[str]:
+def nothing(world: World, _: random.Random) -> Counter[str]:
     """The provider does it itself."""
     return Counter()
+
+
+def count_manners(world: World, done: Round) -> str:
+    """How often it behaved how, in calls that came."""
+    for step in world.plan.steps:
+        for name in MANNERS:
+            if f"manner={name}" in str(step.data.get("user_input")):
+                done.faults[name] += world.provider.calls_of[step.tag] > 0
+    return ""
 
 
 SCENARIOS = (
     Scenario(
         "provider",
-        15,
-        count_manners,
-        Size(6, 3, 6, spread=2.0),
+        8,
+        nothing,
+        Size(7, 3, 6, spread=1.0),
         allowed=("provider_error", "provider_timeout"),
         manners=("", *(f"manner={name}" for name in MANNERS)),
+        after=count_manners,
+        goals=dict.fromkeys(MANNERS, 25),
     ),
 )

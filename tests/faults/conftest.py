@@ -1,4 +1,4 @@
-"""One world for all scenarios: servers of its own, because they are broken, two workers, a client."""
+"""Servers of their own for all scenarios, because they break, and a world that most of them share."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ from tests.servers.rabbitmq import RabbitMQError
 
 
 @pytest.fixture(scope="package")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Everything of a fault scenario, in its short version."""
-    directory: Path = tmp_path_factory.mktemp("faults")
+def servers() -> Iterator[FaultServers]:
+    """A RabbitMQ and a PostgreSQL."""
     try:
-        servers = FaultServers().__enter__()
+        made = FaultServers().__enter__()
     except (RabbitMQError, InstallError, StartFailed, OSError) as error:
         cannot_test("RabbitMQ or PostgreSQL", error)
     try:
-        with World(
-            servers, "short", directory / "world", workers=2, short=True, settings=SHORT_LEASE
-        ) as made:
-            yield made
+        yield made
     finally:
-        servers.stop()
+        made.stop()
+
+
+@pytest.fixture(scope="package")
+def world(servers: FaultServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Everything of a fault scenario, in its short version: two workers, a client."""
+    directory: Path = tmp_path_factory.mktemp("faults")
+    with World(
+        servers, "short", directory / "world", workers=2, short=True, settings=SHORT_LEASE
+    ) as made:
+        yield made

@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from faults.checker import Verdict, busy, too_many
+from faults import commit, sizes
+from faults.checker import Verdict
 from faults.observer import Observer
 from faults.plan import Size
+from faults.quiet import busy
 from faults.results import Result
+from faults.sizes import Sizes
 from faults.world import World
 
 NAME = "kept"
@@ -43,13 +47,13 @@ ID = "(SELECT id FROM instructions WHERE split_part(data ->> 'user_input', ' ', 
 
 def test_work_that_was_done_twice_is_found(world: World, look: Look) -> None:
     sql(world, "INSERT INTO chats (title) VALUES (%s)", "o0")
-    assert "2 chats" in breaches(look, "o0")[0]
+    assert "2 are there" in breaches(look, "o0")[0]
     assert look().duplicated
 
 
 def test_work_that_was_not_done_is_found(world: World, look: Look) -> None:
     sql(world, "DELETE FROM chats WHERE title = %s", "o1")
-    assert "no chat" in breaches(look, "o1")[0]
+    assert "nothing is there" in breaches(look, "o1")[0]
     assert look().lost
 
 
@@ -104,22 +108,83 @@ def test_a_message_that_nobody_generates_is_found(world: World, look: Look) -> N
     (chat,) = world.scene(1).chat_ids
     statement = "INSERT INTO messages (chat_id, role, content, status) VALUES (%s, %s, '', %s)"
     world.place.sql(statement, chat, "assistant", "generating")
-    assert busy(world.place) == "1 messages generating"
+    assert "1 messages generating" in busy(world.place)  # beside what the sweeper may be at
     world.place.sql("DELETE FROM messages WHERE chat_id = %s", chat)
 
 
-def test_connections_beyond_what_is_configured_are_found() -> None:
-    assert too_many({"postgresql": 30, "rabbitmq": 30}, 3) == []
-    assert "31 connections to postgresql" in too_many({"postgresql": 31, "rabbitmq": 30}, 3)[0]
+def test_more_than_when_all_was_quiet_before_is_found() -> None:
+    baseline = Sizes(dict.fromkeys(sizes.SLACK, 10), 90.0)
+    for name, slack in sizes.SLACK.items():
+        at_most = Sizes(baseline.counts | {name: 10 + slack}, 90.0)
+        assert sizes.beyond(at_most, baseline, "a worker") == []
+        more = Sizes(baseline.counts | {name: 11 + slack}, 90.0)
+        assert sizes.beyond(more, baseline, "a worker") == [
+            f"a worker: {11 + slack} {name}, 10 when all was quiet before"
+        ]
 
 
-def test_workers_that_grow_are_found() -> None:
-    result = Result("soak", 1, 20, memory=[90.0, 95.0] + [100.0] * 16 + [130.0] * 2)
-    result.judge()
-    assert result.breaches == ["workers grew from 100.0 MB of memory to 130.0"]
+def test_connections_of_nobody_are_found() -> None:
+    process = Sizes({"connections to postgresql": 4}, 90.0)
+    assert sizes.of_nobody({"connections to postgresql": 8}, [process] * 2) == []
+    (found,) = sizes.of_nobody({"connections to postgresql": 9}, [process] * 2)
+    assert found == "9 connections to postgresql, of which living processes have 8"
 
 
-def test_workers_that_are_only_warm_are_not_taken_for_growing() -> None:
-    result = Result("soak", 1, 20, memory=[60.0, 70.0] + [100.0] * 18, threads=[30] * 20)
-    result.judge()
-    assert result.breaches == []
+def test_the_connections_of_a_process_are_counted(world: World) -> None:
+    (client,) = world.gauge.now()["the client"]
+    assert client.counts["connections to postgresql"] > 0
+    assert client.counts["connections to rabbitmq"] > 0
+
+
+def result(memory: list[float], **more: object) -> Result:
+    """Of a soak with 20 rounds."""
+    made = Result("soak", 1, 20, "abc", done=20, sizes={"MB of memory": memory})
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_processes_that_grow_are_found() -> None:
+    grown = result([90.0, 95.0] + [100.0] * 16 + [130.0] * 2)
+    grown.judge({})
+    assert grown.broken == ["MB of memory grew from 100.0 to 130.0"]
+    grown.sizes = {"MB of memory": [60.0, 70.0] + [100.0] * 18}
+    grown.judge({})
+    assert grown.broken == []
+
+
+def test_what_was_broken_too_seldom_is_found() -> None:
+    few = result([], faults={"kills": 99}, accepted=1000)
+    few.judge({"kills": 100, "accepted": 1000})
+    assert few.broken == ["99 of 100 times: kills"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"seed": 2}, "is of seed 1"),
+        ({"commit": "def"}, "is of commit abc"),
+    ],
+)
+def test_a_run_goes_on_with_the_same_seed_and_commit_only(
+    tmp_path: Path, change: dict[str, object], why: str
+) -> None:
+    path = tmp_path / "soak.json"
+    result([], breaches=["an old one"]).keep(path)
+    fresh = result([], done=0, rounds=30, **change)
+    begun, said = Result.begun(path, fresh)
+    assert why in said
+    assert bool(said) == bool(why)
+    assert (begun.done, begun.rounds, begun.broken) == (
+        (0, 30, []) if why else (20, 30, ["an old one"])
+    )
+
+
+def test_results_of_code_that_nobody_knows_are_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "soak.json"
+    unknown = result([], commit=commit.UNKNOWN)
+    unknown.keep(path)
+    begun, why = Result.begun(path, unknown)
+    assert begun is unknown
+    assert why

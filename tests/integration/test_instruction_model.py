@@ -1,7 +1,7 @@
 """The instruction set against a plain model of its rules, whatever is done in whatever order.
 
 ``LLMCHATLINKER_TEST_EXAMPLES=500`` makes a longer search than the usual one, and another one each
-time.
+time, unless ``LLMCHATLINKER_TEST_SEED=1`` says which one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,6 +28,7 @@ from tests.fixtures.scenes import Scene
 from tests.servers import scripts
 
 EXAMPLES = int(os.environ.get("LLMCHATLINKER_TEST_EXAMPLES", "0"))
+SEED = os.environ.get("LLMCHATLINKER_TEST_SEED")
 STEPS = 20
 NOBODY = 999_999
 
@@ -155,6 +156,10 @@ class InstructionSet(RuleBasedStateMachine):
         if self.expect(envelope, set() if user_id in self.model.users else {"not_found"}):
             if how == "USER_ERASE":
                 self.model.erase(user_id)
+                # Its instructions are forgotten, with their keys.
+                for key, (_, given) in list(self.keys.items()):
+                    if given["data"].get("user", {}).get("user_id") == user_id:
+                        del self.keys[key]
             else:
                 self.model.remove(user_id)
 
@@ -365,7 +370,7 @@ class InstructionSet(RuleBasedStateMachine):
             return
         assert chat is not None
         self.expect(envelope, {"provider_error"} if fails else set())
-        end = chat.last_answered() if parent is None else self.parent_of_edit(chat, parent)
+        end = chat.active if parent is None else self.parent_of_edit(chat, parent)
         self.answered(chat, envelope, user_id, text, end, fails)
         self.turns.append((envelope["instruction_id"], chat_id))
         self.look(chat_id)
@@ -458,7 +463,7 @@ class InstructionSet(RuleBasedStateMachine):
         chat_id, user_id = found
         chat = self.model.chats[chat_id]
         data = {"user_id": user_id, "chat_id": chat_id, "llm_id": self.llm_id}
-        end = chat.last_answered()
+        end = chat.active
         first = self.cycle.submit("LLM_RESPONSE_GENERATE", **data, user_input=words[0])
         assert self.cycle.decode(first)
         more = {} if policy is None else {"turn_policy": policy}
@@ -545,6 +550,37 @@ class InstructionSet(RuleBasedStateMachine):
             self.look(chat_id)
 
 
+def begun(scene: Scene) -> InstructionSet:
+    """With what every search begins with: ada and bob in a chat where bob has two turns."""
+    machine = InstructionSet(scene)
+    machine.begin((None, None))
+    return machine
+
+
+# --- what longer searches have found ------------------------------------------------------------------
+
+
+def test_the_key_of_a_user_who_was_erased_is_free(scene: Scene) -> None:
+    machine = begun(scene)
+    machine.submit_with_a_key("k1", "cy")
+    machine.remove_user(2, "USER_ERASE")
+    machine.submit_with_a_key("k1", "d e")
+    machine.teardown()
+
+
+def test_a_turn_goes_below_one_that_failed(scene: Scene) -> None:
+    machine = begun(scene)
+    machine.generate(0, 0, "plum", None, True)
+    machine.generate(0, 0, "pear", None, False)
+    machine.teardown()
+
+
+def test_what_was_answered_to_an_erased_user_is_erased(scene: Scene) -> None:
+    machine = begun(scene)
+    machine.remove_user(1, "USER_ERASE")
+    machine.teardown()
+
+
 def test_the_instruction_set_does_what_a_plain_model_of_its_rules_does(scene: Scene) -> None:
     search = settings(
         max_examples=EXAMPLES or 8,
@@ -554,4 +590,9 @@ def test_the_instruction_set_does_what_a_plain_model_of_its_rules_does(scene: Sc
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(lambda: InstructionSet(scene), settings=search)
+
+    def machine() -> InstructionSet:
+        return InstructionSet(scene)
+
+    begin = machine if SEED is None else seed(int(SEED))(machine)
+    run_state_machine_as_test(begin, settings=search)

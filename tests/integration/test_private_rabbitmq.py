@@ -133,6 +133,22 @@ def test_a_policy_applies_and_a_wrong_one_is_refused(node: PrivateRabbitMQ) -> N
     node.delete_vhost("policies")
 
 
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+def test_the_figures_of_a_queue_are_those_of_now(node: PrivateRabbitMQ, kind: str) -> None:
+    url = node.add_vhost(f"figures-{kind}")
+    with Connection(url) as connection:
+        channel = connection.default_channel
+        arguments = {"x-queue-type": kind}
+        channel.queue_declare(kind, durable=True, auto_delete=False, arguments=arguments)
+        channel.confirm_select()
+        for _ in range(3):
+            message = channel.prepare_message(b"one")
+            channel.basic_publish_confirm(message, exchange="", routing_key=kind)
+        assert channel.basic_get(kind) is not None
+        assert node.queues(f"figures-{kind}") == {kind: (2, 1, 0)}
+    node.delete_vhost(f"figures-{kind}")
+
+
 def test_rabbitmqctl_complaints_are_errors(node: PrivateRabbitMQ) -> None:
     with pytest.raises(RabbitMQError, match=r"rabbitmqctl failed: .*'none' does not exist"):
         node.ctl("delete_vhost", "none")

@@ -232,11 +232,20 @@ class PrivateRabbitMQ:
         self._evaluate(f"rabbit_policy:parse_set({', '.join(arguments)})")
 
     def queues(self, vhost: str) -> dict[str, tuple[int, int, int]]:
-        """Messages ready, messages unacknowledged and consumers, by the queue's name."""
-        wanted = "[messages_ready, messages_unacknowledged, consumers]"
+        """Messages ready, messages unacknowledged and consumers of now, by the queue's name.
+
+        A quorum queue's own machine is asked: what ``list_queues`` shows of it is up to five seconds
+        old (rabbit_quorum_queue.erl, tick).
+        """
         told = self._told(
-            'lists:flatten([io_lib:format("~s ~b ~b ~b;", [element(4, amqqueue:get_name(Q))'
-            f" | [element(2, I) || I <- rabbit_amqqueue:info(Q, {wanted})]])"
+            "lists:flatten([begin Name = element(4, amqqueue:get_name(Q)),"
+            " Counts = case amqqueue:get_type(Q) of rabbit_quorum_queue ->"
+            " [begin {ok, {_, N}, _} = ra:local_query(amqqueue:get_pid(Q), F), N end || F <-"
+            " [fun rabbit_fifo:query_messages_ready/1, fun rabbit_fifo:query_messages_checked_out/1,"
+            " fun rabbit_fifo:query_consumer_count/1]];"
+            " _ -> [N || {_, N} <- rabbit_amqqueue:info(Q,"
+            " [messages_ready, messages_unacknowledged, consumers])] end,"
+            ' io_lib:format("~s ~b ~b ~b;", [Name | Counts]) end'
             f" || Q <- rabbit_amqqueue:list({_binary(vhost)})])"
         )
         rows = [row.split() for row in told.split(";") if row]
