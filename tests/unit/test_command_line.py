@@ -26,7 +26,13 @@ from llmchatlinker.cli.failures import Failure
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.embedded import commands as embedded_commands
 from llmchatlinker.envelope import Envelope, failure, success
-from llmchatlinker.errors import ConfigurationError, NotFound, ResultTimeout, Unavailable
+from llmchatlinker.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    NotFound,
+    ResultTimeout,
+    Unavailable,
+)
 from llmchatlinker.results.result import InstructionResult
 from llmchatlinker.settings import Settings, use_settings
 from tools import commands_page
@@ -403,6 +409,18 @@ def test_digits_are_an_id_and_never_a_name(answers: Callable[..., Any]) -> None:
     assert json.loads(result.stdout) == {"user_id": 7, "erased": {"users": 1}}
     assert asked[0] == {"type": "USER_GET", "user_id": 7}
     assert asked[1]["type"] == "USER_ERASE"
+
+
+def test_an_erasure_that_is_too_long_for_its_deadline_says_how_to_go_on(
+    answers: Callable[..., Any],
+) -> None:
+    asked = answers(a_user(7, "ada"), failure("", DeadlineExceeded(), "execute"))
+    result = run("erase", "ada", "--yes", "--deadline", "1200", "--output", "json")
+    assert asked[1] == {"type": "USER_ERASE", "user_id": 7, "deadline": 1200.0}
+    error = json.loads(result.stderr)["error"]
+    assert (result.exit_code, error["code"]) == (1, "deadline_exceeded")
+    assert "goes on from where it was" in error["remedy"]
+    assert "USER_ERASE user_id=7" in error["remedy"]
 
 
 # --- chat -------------------------------------------------------------------------------------------
