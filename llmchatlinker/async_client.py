@@ -31,13 +31,16 @@ from llmchatlinker.results.reading import Meta
 from llmchatlinker.results.result import InstructionResult
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings
-from llmchatlinker.streaming.responses import AsyncResponseStream, follow, submit_stream, waker
+from llmchatlinker.streaming.async_responses import Adopt, AsyncResponseStream, Wake
+from llmchatlinker.streaming.responses import follow, submit_stream
 
 Result = TypeVar("Result")
 
 
 class AsyncInstructionResult:
-    """The result of an instruction: ``.id``, and ``await result.get(timeout=…)``."""
+    """The result of an instruction: ``.id``, and to await ``get(timeout=…)``, ``state()``, ``ready()``
+    and ``revoke()``.
+    """
 
     def __init__(self, id: str, threads: Threads) -> None:
         self.id = id
@@ -62,6 +65,19 @@ class AsyncInstructionResult:
                 return result.received(meta)
         return await self._threads.run(partial(result.last_look, timeout))
 
+    async def state(self) -> str:
+        """``AsyncResult.state``: PENDING, STARTED or SUCCESS. Raises Unavailable."""
+        found = await self._threads.run(lambda: InstructionResult(self.id).state)
+        return str(found)
+
+    async def ready(self) -> bool:
+        """Whether the envelope is there. Raises Unavailable."""
+        return bool(await self._threads.run(lambda: InstructionResult(self.id).ready()))
+
+    async def revoke(self) -> None:
+        """``InstructionResult.revoke``: cancel the instruction, from any process. Raises Unavailable."""
+        await self._threads.run(lambda: InstructionResult(self.id).revoke())
+
     def __repr__(self) -> str:
         return f"<AsyncInstructionResult: {self.id}>"
 
@@ -83,8 +99,7 @@ class AsyncLLMChatLinkerClient(InstructionMethods[Coroutine[Any, Any, Envelope]]
         self, type: str | InstructionType, /, **arguments: Any
     ) -> AsyncInstructionResult:
         """Submit; ``await result.get()`` of what comes back waits for the envelope."""
-        if self._closed:
-            raise RuntimeError("This AsyncLLMChatLinkerClient is closed.")
+        self._must_be_open()
         name, data, beside = split(type, arguments)
         instruction_id = await self._threads.run(partial(submit, name, data, **beside))
         return AsyncInstructionResult(instruction_id, self._threads)
@@ -114,7 +129,7 @@ class AsyncLLMChatLinkerClient(InstructionMethods[Coroutine[Any, Any, Envelope]]
             if after is None:
                 return
 
-    async def stream(
+    def stream(
         self,
         *,
         user_id: int | None = None,
@@ -124,25 +139,30 @@ class AsyncLLMChatLinkerClient(InstructionMethods[Coroutine[Any, Any, Envelope]]
         message_id: int | None = None,
         **more: Any,
     ) -> AsyncResponseStream:
-        """``LLMChatLinkerClient.stream``, to await; the events come by ``async for``."""
-        if self._closed:
-            raise RuntimeError("This AsyncLLMChatLinkerClient is closed.")
+        """``LLMChatLinkerClient.stream``, for ``async for`` or ``async with``, which submit; or
+        ``await`` it, which submits and gives the stream.
+        """
         asked = {"user_id": user_id, "chat_id": chat_id, "llm_id": llm_id, "user_input": user_input}
         asked |= {"message_id": message_id} | more
-        some = asyncio.Event()
-        wake = waker(asyncio.get_running_loop(), some)
-        return AsyncResponseStream(
-            await self._threads.run(partial(submit_stream, asked, wake)), some
-        )
 
-    async def follow(
+        async def begin(wake: Wake, adopt: Adopt) -> None:
+            self._must_be_open()
+            # Adopted in the thread: a coroutine that is cancelled leaves no follower without an owner.
+            await self._threads.run(lambda: adopt(submit_stream(asked, wake)))
+
+        return AsyncResponseStream(begin)
+
+    def follow(
         self, instruction_id: str, *, starting_after: int = 0, snapshot: bool = False
     ) -> AsyncResponseStream:
-        """``LLMChatLinkerClient.follow``, to await; it takes no thread."""
-        some = asyncio.Event()
-        wake = waker(asyncio.get_running_loop(), some)
-        follower = follow(instruction_id, wake, after=starting_after, snapshot=snapshot)
-        return await AsyncResponseStream(follower, some).opened()
+        """``LLMChatLinkerClient.follow``, for ``async for``, ``async with`` or ``await``; it takes no
+        thread.
+        """
+
+        async def begin(wake: Wake, adopt: Adopt) -> None:
+            adopt(follow(instruction_id, wake, after=starting_after, snapshot=snapshot))
+
+        return AsyncResponseStream(begin)
 
     async def aclose(self) -> None:
         """Submit nothing any more. What is submitted, or about to be, goes on and can be awaited."""
@@ -159,6 +179,10 @@ class AsyncLLMChatLinkerClient(InstructionMethods[Coroutine[Any, Any, Envelope]]
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("This AsyncLLMChatLinkerClient is closed.")
 
 
 class Threads:

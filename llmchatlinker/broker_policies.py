@@ -166,8 +166,16 @@ def definitions(virtual_host: str = "/") -> dict[str, Any]:
 
 
 def _virtual_host(settings: Settings) -> str:
-    path = urlsplit(settings.broker_url).path
-    return unquote(path[1:]) or "/"
+    """The one of all nodes: a cluster has one, and the policies are its."""
+    paths = [urlsplit(url).path for url in settings.broker_addresses]
+    hosts = list(dict.fromkeys(unquote(path[1:]) or "/" for path in paths))
+    if len(hosts) > 1:
+        raise ConfigurationError(
+            "The addresses in LLMCHATLINKER_BROKER_URL have different virtual hosts: "
+            f"{', '.join(hosts)}.",
+            {"remedy": "Name the nodes of one cluster, each with the same virtual host behind it."},
+        )
+    return hosts[0]
 
 
 def _put(url: str, body: Policy) -> None:
@@ -176,6 +184,19 @@ def _put(url: str, body: Policy) -> None:
 
 def _get(settings: Settings, path: str) -> requests.Response:
     return _request("GET", _api(settings) + path)
+
+
+#: What to do about a refusal, by HTTP status; 0: any other.
+_REFUSED = {
+    401: "Put a user and password that RabbitMQ knows into LLMCHATLINKER_BROKER_API_URL; it needs "
+    "the tag policymaker, or administrator to add users: `rabbitmqctl set_user_tags NAME TAG`.",
+    403: "Give the user of LLMCHATLINKER_BROKER_API_URL the tag policymaker, or administrator to add "
+    "users (`rabbitmqctl set_user_tags NAME TAG`), and rights on the virtual host "
+    "(`rabbitmqctl set_permissions`).",
+    404: "Check that the virtual host of LLMCHATLINKER_BROKER_URL is there (`rabbitmqctl list_vhosts`), "
+    "and that LLMCHATLINKER_BROKER_API_URL is the management plugin's address.",
+    0: "Its log says why; with --print, `llmchatlinker broker apply` prints rabbitmqctl commands.",
+}
 
 
 def _request(method: str, url: str, body: Policy | None = None) -> requests.Response:
@@ -191,6 +212,7 @@ def _request(method: str, url: str, body: Policy | None = None) -> requests.Resp
         ) from None
     if response.status_code not in (200, 201, 204):
         raise ConfigurationError(
-            f"RabbitMQ's HTTP API refused with HTTP {response.status_code}: {response.text[:200]}"
+            f"RabbitMQ's HTTP API refused with HTTP {response.status_code}: {response.text[:200]}",
+            {"remedy": _REFUSED.get(response.status_code, _REFUSED[0])},
         )
     return response

@@ -24,7 +24,12 @@ def broker_tls(settings: Settings) -> dict[str, Any] | bool:
         "keyfile": settings.broker_key_file,
     }
     given = {name: path for name, path in files.items() if path}
-    if not settings.broker_url.startswith("amqps://"):
+    secured = {url.startswith("amqps://") for url in settings.broker_addresses}
+    if len(secured) > 1:
+        raise ConfigurationError(
+            f"{PREFIX}BROKER_URL names brokers with TLS and without: use amqps:// for all or for none."
+        )
+    if secured == {False}:
         if given:
             raise ConfigurationError(
                 f"{PREFIX}BROKER_CA_FILE, _CERT_FILE and _KEY_FILE are for amqps://, and "

@@ -218,7 +218,10 @@ def publish_patiently(
             connection = producer.connection
             try:
                 connection.ensure_connection(
-                    max_retries=1, interval_start=0, interval_step=0.2, timeout=patience
+                    max_retries=len(get_settings().broker_addresses),
+                    interval_start=0,
+                    interval_step=0.2,
+                    timeout=patience,
                 )
                 options = {"producer": producer, "retry": False}
                 publish(instruction_id, spec, state, reply_to, traceparent, **options)

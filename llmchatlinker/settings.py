@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 from llmchatlinker.errors import ConfigurationError
 
 PREFIX = "LLMCHATLINKER_"
+
+#: Between two brokers. Not every semicolon: one in a password that should have been quoted is none.
+_NEXT_NODE = re.compile(r";(?=(?:amqps?|pyamqp)://)")
 
 
 def _setting(
@@ -204,17 +208,26 @@ class Settings:
         return "postgresql+psycopg2://" + rest
 
     @property
+    def broker_addresses(self) -> list[str]:
+        """The nodes of ``broker_url``, split as kombu does: clients and workers try them in turn."""
+        return [url for url in self.broker_url.split(";") if url] or [""]
+
+    @property
     def broker_is_embedded(self) -> bool:
         """Whether messages travel through PostgreSQL (one-machine mode) rather than RabbitMQ."""
         return self.broker_url.startswith(("sqla+", "sqlalchemy+"))
 
 
 def without_password(url: str) -> str:
-    """The address in ``url`` as it may be shown: user and host, no password, no query.
+    """The address in ``url`` as it may be shown: user and host, no password, no query. Several brokers
+    with semicolons are shown as several.
 
     Works on what is no valid address as well: a password that should have been quoted must not show
     just because of that. So everything before the last @ but the user's name goes.
     """
+    nodes = _NEXT_NODE.split(url)
+    if len(nodes) > 1:
+        return ";".join(without_password(node) for node in nodes)
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "(no address)"

@@ -9,7 +9,8 @@ from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 
 from llmchatlinker import broker_policies
 from llmchatlinker.cli import broker_facts
-from llmchatlinker.cli.checks import Check, fail, ok, warn
+from llmchatlinker.cli.checks import Check, checked, fail, ok, warn
+from llmchatlinker.errors import LLMChatLinkerError
 from llmchatlinker.settings import get_settings, without_password
 from llmchatlinker.topology import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, QUEUE_NAMES
 
@@ -27,7 +28,7 @@ def broker() -> Iterator[Check]:
         yield _version(connection)
         yield _queues(connection)
         yield _dead_letters(connection)
-    yield _policies()
+    yield from checked("policies", lambda: [_policies()])
 
 
 def _version(connection: Any) -> Check:
@@ -144,4 +145,7 @@ def clock() -> float | None:
     """Seconds by which the broker's clock is ahead of ours; None where it does not say."""
     if get_settings().broker_is_embedded or not get_settings().broker_api_url:
         return None
-    return broker_policies.clock_ahead(get_settings())
+    try:
+        return broker_policies.clock_ahead(get_settings())
+    except LLMChatLinkerError:  # the check of the policies has said it
+        return None

@@ -61,7 +61,8 @@ def connected() -> Iterator[Any]:
     connection = app.connection_for_write()
     try:
         try:
-            connection.ensure_connection(max_retries=1, timeout=settings.client_patience)
+            nodes = len(settings.broker_addresses)
+            connection.ensure_connection(max_retries=nodes, timeout=settings.client_patience)
         except AccessRefused:
             raise ConfigurationError(
                 f"The broker at {address} refuses this user or password.",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from llmchatlinker.cli.failures import Failure
+from llmchatlinker.cli.failures import as_failure
 
 State = Literal["ok", "warn", "fail"]
 
@@ -38,11 +38,8 @@ def fail(name: str, found: str, remedy: str) -> Check:
 
 def checked(name: str, group: Callable[[], Iterable[Check]]) -> Iterator[Check]:
     """A group's checks; what it raises is one that failed, and the last of the group."""
-    from llmchatlinker.errors import LLMChatLinkerError
-
     try:
         yield from group()
-    except LLMChatLinkerError as error:
-        yield fail(name, error.message, str(error.details.get("remedy", "")))
-    except Failure as error:
-        yield fail(name, error.message, error.remedy)
+    except Exception as error:  # whatever it is, the other groups still have something to say
+        failure = as_failure(error, doctor=True)
+        yield fail(name, failure.message, failure.remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, cast
 
 import click
@@ -13,6 +14,7 @@ from llmchatlinker.cli.failures import failing_in_one_line
 
 OUTPUT = "llmchatlinker.output"
 DEBUG = "llmchatlinker.debug"
+JSON_ERRORS = "llmchatlinker.json_errors"
 QUIET = logging.NullHandler()
 
 
@@ -51,9 +53,18 @@ class Command(click.Command):
     ) -> None:
         super().__init__(*args, **attributes)
         self.example = example
+        self.prints_data = prints_data
         if prints_data:
             self.params.append(_output_option())
         self.params.append(_debug_option(hidden=True))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. What has no data refuses to be asked for it as JSON, and does not do without."""
+        if not self.prints_data and ctx.meta.get(OUTPUT) == "json":
+            raise click.UsageError(
+                f"{ctx.command_path} prints no data: leave out --output json.", ctx
+            )
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The example, as it is typed: never wrapped."""
@@ -83,6 +94,11 @@ class Main(Group):
         self._table = table
         self.params += [_output_option(), _debug_option()]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether JSON is asked for anywhere: what is wrong with the rest is said in it, too."""
+        ctx.meta[JSON_ERRORS] = "--output=json" in args or ("--output", "json") in pairwise(args)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every name of the table."""
         return sorted(self._table)
@@ -99,5 +115,7 @@ class Main(Group):
         """Run what was asked for. The library's warnings are for logs: here an error says it once."""
         if not ctx.meta.get(DEBUG):
             logging.getLogger("llmchatlinker").addHandler(QUIET)
-        with failing_in_one_line(lambda: bool(ctx.meta.get(DEBUG))):
+        with failing_in_one_line(
+            debug=lambda: bool(ctx.meta.get(DEBUG)), as_json=bool(ctx.meta[JSON_ERRORS])
+        ):
             return super().invoke(ctx)

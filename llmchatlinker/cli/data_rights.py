@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from llmchatlinker.cli.commands import command
-from llmchatlinker.cli.failures import Failure
+from llmchatlinker.cli.failures import Failure, of_code
 from llmchatlinker.cli.output import (
     confirm,
     console,
@@ -27,6 +28,12 @@ from llmchatlinker.cli.output import (
 if TYPE_CHECKING:
     from llmchatlinker.client import LLMChatLinkerClient
 
+#: Seconds between two looks at how far an erasure has come.
+LOOK = 1.0
+GO_ON = (
+    "Run it once more, perhaps with a longer --deadline: it goes on from where it was. Should the name "
+    "be gone already: `llmchatlinker send USER_ERASE user_id={}`."
+)
 #: Only its owner may read what is exported.
 PRIVATE = 0o600
 
@@ -140,10 +147,16 @@ def _file(path: Path, force: bool) -> Iterator[IO[str]]:
 @command(example="llmchatlinker erase ada --yes")
 @click.argument("user")
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def erase(user: str, yes: bool) -> None:
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds that it may take (default: that of a generation).",
+)
+def erase(user: str, yes: bool, deadline: float | None) -> None:
     """Erase USER (an id, or a username), and everything that the user wrote or was answered.
 
-    It can't be undone. `llmchatlinker export` keeps a copy.
+    It can't be undone. `llmchatlinker export` keeps a copy. What is more than one deadline allows is
+    erased in several runs: each goes on from where the one before has come to.
     """
     from llmchatlinker.client import LLMChatLinkerClient
 
@@ -151,12 +164,37 @@ def erase(user: str, yes: bool) -> None:
     found = _user(client, user)
     who = f"user {found['user_id']} ({in_words(found['username'])})"
     confirm(f"Erase {who} and everything that this user wrote?", yes=yes)
-    with console(stderr=True).status(f"Erasing {who}"):
-        erased = data_of(client.erase_user(found["user_id"]))["erased"]
+    with _counting(found["user_id"], f"Erasing {who}"):
+        envelope = client.erase_user(found["user_id"], deadline=deadline)
+    if envelope["status"] == "error" and envelope["error"]["code"] == "deadline_exceeded":
+        raise of_code("deadline_exceeded", envelope["message"], GO_ON.format(found["user_id"]))
+    erased = data_of(envelope)["erased"]
     if wants_json():
         print_json({"user_id": found["user_id"], "erased": erased})
     else:
         print_table(["erased", "rows"], erased.items())
+
+
+@contextmanager
+def _counting(user_id: int, words: str) -> Iterator[None]:
+    """A line on a terminal that says how many rows are gone by now."""
+    over = threading.Event()
+    with console(stderr=True).status(words) as line:
+
+        def count() -> None:
+            from llmchatlinker.cli.database_facts import erased_so_far
+
+            # Who may submit need not be one who may look into the tables: then there is no count.
+            with suppress(Exception):
+                while not over.wait(LOOK):
+                    line.update(f"{words}: {erased_so_far(user_id)} rows")
+
+        if console(stderr=True).is_terminal:
+            threading.Thread(target=count, name="counting", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def _user(client: LLMChatLinkerClient, name: str) -> dict[str, Any]:

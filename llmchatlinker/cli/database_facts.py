@@ -35,6 +35,12 @@ _CONNECTIONS = """
 """
 
 
+_ERASED = """
+    SELECT coalesce(sum(CAST(value AS bigint)), 0) FROM former_users, jsonb_each_text(erased)
+     WHERE user_id = %(user_id)s
+"""
+
+
 @dataclass(slots=True)
 class UnderWay:
     """Open instructions. Ages are seconds since they were submitted; None where there are none."""
@@ -88,5 +94,10 @@ def connections() -> Connections:
     return Connections(*_rows(_CONNECTIONS)[0])
 
 
-def _rows(sql: str) -> list[Any]:
-    return database().statement(sql, {}, patience=get_settings().client_patience)
+def erased_so_far(user_id: int) -> int:
+    """Rows of a user's that an erasure has found by now. Raises Unavailable."""
+    return int(_rows(_ERASED, {"user_id": user_id})[0][0])
+
+
+def _rows(sql: str, values: dict[str, Any] | None = None) -> list[Any]:
+    return database().statement(sql, values or {}, patience=get_settings().client_patience)

@@ -5,6 +5,7 @@ The only place where an error becomes words and a number. docs/cli.md has the ex
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,6 +26,14 @@ REMEDIES = {
     "overloaded": "Try again in a moment; `llmchatlinker status` shows what is under way.",
     "result_timeout": "It goes on. `llmchatlinker get ID --timeout 60` waits for it.",
     "internal": "The log of the worker that did it has the traceback.",
+}
+
+#: What the doctor says of a server that does not answer, by its name in an error's details.
+_DOWN = {
+    "postgresql": "Start PostgreSQL, and check that LLMCHATLINKER_DATABASE_URL is right and that this "
+    "machine may connect (pg_hba.conf).",
+    "broker": "Start RabbitMQ, and check that LLMCHATLINKER_BROKER_URL is right.",
+    "": "Check that the server runs, and that the settings name the right one.",
 }
 
 #: What the extra [local] brings.
@@ -62,29 +71,60 @@ def of_code(code: str, message: str, remedy: str = "") -> Failure:
 
 
 @contextmanager
-def failing_in_one_line(debug: Callable[[], bool]) -> Iterator[None]:
-    """Whatever is raised inside ends the command in one line; a defect's traceback is for debug."""
+def failing_in_one_line(debug: Callable[[], bool], *, as_json: bool = False) -> Iterator[None]:
+    """Whatever is raised inside ends the command in one line; a defect's traceback is for debug.
+
+    ``as_json``: the line is a JSON object.
+    """
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit):
+    except click.exceptions.Exit:
         raise
+    except click.ClickException as error:
+        if not as_json:
+            raise
+        _show_json(error)
+        raise click.exceptions.Exit(error.exit_code) from None
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped.", err=True)
+        if as_json:
+            _show_json(Failure("Stopped.", code="interrupted"))
+        else:
+            click.echo("Stopped.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     except Exception as error:
         if isinstance(error, BrokenPipeError):  # `… | head`: click ends it quietly
             raise
-        failure = _failure(error)
+        failure = as_failure(error)
         if debug():
             traceback.print_exc()
-        raise failure from None
+        if not as_json:
+            raise failure from None
+        _show_json(failure)
+        raise click.exceptions.Exit(failure.exit_code) from None
 
 
-def _failure(error: Exception) -> Failure:
+def _show_json(error: click.ClickException) -> None:
+    """On standard error as well: ``{"error": {"code", "message", "remedy"?}}``."""
+    code, remedy = "failed", ""
+    if isinstance(error, Failure):
+        code, remedy = error.code or code, error.remedy
+    elif isinstance(error, click.UsageError):
+        code = "usage"
+    said = {"code": code, "message": " ".join(error.format_message().split())}
+    said |= {"remedy": remedy} if remedy else {}
+    click.echo(json.dumps({"error": said}, ensure_ascii=False), err=True)
+
+
+def as_failure(error: Exception, *, doctor: bool = False) -> Failure:
+    """What anything that was raised is to a person. ``doctor``: who is not to be sent to the doctor."""
     from llmchatlinker.errors import LLMChatLinkerError
 
+    if isinstance(error, Failure):
+        return error
     if isinstance(error, LLMChatLinkerError):
         remedy = str(error.details.get("remedy", ""))
+        if error.code == "unavailable" and doctor and not remedy:
+            remedy = _DOWN.get(str(error.details.get("server")), _DOWN[""])
         if error.code == "unavailable" and _embedded_is_up():
             remedy = 'One is up on this machine: eval "$(llmchatlinker env)" takes its settings.'
         return of_code(error.code, error.message, remedy)

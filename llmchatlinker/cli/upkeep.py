@@ -17,7 +17,11 @@ def migrate(check: bool) -> None:
     """Bring the database to this version's schema."""
     from llmchatlinker.db import migrate as migrations
 
-    revisions = migrations.pending() if check else migrations.migrate()
+    if check:
+        revisions = migrations.pending()
+    else:
+        with console(stderr=True).status("Looking at the schema") as line:
+            revisions = migrations.migrate(report=lambda name: line.update(f"Applying {name}"))
     if wants_json():
         print_json({"missing" if check else "applied": revisions})
     elif not revisions:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,14 @@ LOOK = 0.2
 LOCKED = ("55P03", "40P01")
 
 
-def migrate(target: Database | None = None, *, patience: float = 30.0) -> list[str]:
-    """Apply what is missing; return the revisions applied, oldest first.
+def migrate(
+    target: Database | None = None,
+    *,
+    patience: float = 30.0,
+    report: Callable[[str], None] = lambda revision: None,
+) -> list[str]:
+    """Apply what is missing; return the revisions applied, oldest first. ``report`` is called with each
+    as it begins, and again where it is tried again.
 
     Waits ``patience`` seconds for PostgreSQL, and for another process that migrates as long as that
     takes. Raises Unavailable when PostgreSQL, or a lock on a table, can't be had; what was applied until
@@ -54,7 +60,7 @@ def migrate(target: Database | None = None, *, patience: float = 30.0) -> list[s
         before = read_schema(chosen)
         waiting = _between(before)
         if waiting:
-            _upgrade(chosen)
+            _upgrade(chosen, report)
     for revision in waiting:
         logger.info("Migration %s applied", revision)
     return waiting
@@ -119,7 +125,7 @@ def _alone(chosen: Database) -> Iterator[None]:
         holder.rollback()
 
 
-def _upgrade(chosen: Database) -> None:
+def _upgrade(chosen: Database, report: Callable[[str], None]) -> None:
     tries = 0
     while True:
         tries += 1
@@ -129,7 +135,9 @@ def _upgrade(chosen: Database) -> None:
                     for setting in (f"lock_timeout = '{LOCK_TIMEOUT}s'", "statement_timeout = 0"):
                         connection.exec_driver_sql(f"SET {setting}")
                     connection.commit()
-                    command.upgrade(_config(connection), "heads")
+                    for revision in _between(read_schema(chosen)):
+                        report(revision)
+                        command.upgrade(_config(connection), revision)
                 finally:
                     connection.invalidate()  # its settings are not for the pool
                 return

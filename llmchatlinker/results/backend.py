@@ -313,9 +313,10 @@ def _take(
     arrived: SimpleQueue[tuple[str, Meta]], end: float | None, pause: float | None
 ) -> tuple[str, Meta] | None:
     """What has arrived; None when the end or the pause comes first."""
-    left = None if end is None else max(0.0, end - time.monotonic())
+    spans = [] if end is None else [max(0.0, end - time.monotonic())]
+    spans += [] if pause is None else [pause]
     try:
-        return arrived.get(timeout=left if pause is None else min(pause, left or pause))
+        return arrived.get(timeout=min(spans, default=None))
     except Empty:
         return None
 

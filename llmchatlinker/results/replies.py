@@ -70,7 +70,7 @@ class Replies:
         while not self._stopped.is_set():
             try:
                 with app.connection_for_read(heartbeat=30) as connection:
-                    connection.ensure_connection(max_retries=1)
+                    connection.ensure_connection(max_retries=len(get_settings().broker_addresses))
                     self._consume(connection)
                     return
             except Exception as error:

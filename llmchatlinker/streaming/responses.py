@@ -1,12 +1,10 @@
-"""Responses as their readers see them: an iterator of events, blocking or for asyncio."""
+"""Responses as their readers see them: an iterator of events. ``async_responses.py``: for asyncio."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,13 +25,15 @@ PATIENCES = 3
 
 
 class _Response:
-    """What both kinds of response share. It registers its follower, and unregisters it when closed,
-    or when nobody has it any longer.
+    """What both kinds of response share. Its follower is unregistered when it is closed, or when
+    nobody has it any longer.
     """
 
-    def __init__(self, follower: Follower) -> None:
+    _follower: Follower
+    _text = ""
+
+    def _adopt(self, follower: Follower) -> None:
         self._follower = follower
-        self._text = ""
         self._registry: Following = following()
         self._close = weakref.finalize(self, self._registry.remove, follower)
         self._close.atexit = False
@@ -72,7 +72,7 @@ class ResponseStream(_Response):
     """
 
     def __init__(self, follower: Follower, some: threading.Event) -> None:
-        super().__init__(follower)
+        self._adopt(follower)
         self._some = some
 
     def result(self) -> InstructionResult:
@@ -117,60 +117,7 @@ class ResponseStream(_Response):
             self._follower.check()
             if not self._follower.opened and not self._some.wait(patience):
                 self.close()
-                raise _no_answer()
-        return self
-
-
-class AsyncResponseStream(_Response):
-    """The same for asyncio: ``async for``, ``async with``. It takes no thread."""
-
-    def __init__(self, follower: Follower, some: asyncio.Event) -> None:
-        super().__init__(follower)
-        self._some = some
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> ResponseEvent:
-        while self._close.alive and not self._follower.is_over:
-            self._some.clear()
-            event = self._step()
-            if event is not None:
-                return event
-            if not self._follower.is_over:
-                await self._some.wait()
-        self._close()
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Follow no longer."""
-        self._close()
-        self._some.set()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def opened(self) -> Self:
-        """See ``ResponseStream.opened``."""
-        patience = get_settings().client_patience * PATIENCES
-        while not self._follower.opened:
-            self._some.clear()
-            self._follower.check()
-            if not self._follower.opened:
-                try:
-                    async with asyncio.timeout(patience):
-                        await self._some.wait()
-                except TimeoutError:
-                    self._close()
-                    raise _no_answer() from None
+                raise no_answer()
         return self
 
 
@@ -214,16 +161,6 @@ def follow(
     return follower
 
 
-def waker(loop: asyncio.AbstractEventLoop, some: asyncio.Event) -> Callable[[], None]:
-    """Sets an event of the loop's, from any thread."""
-
-    def wake() -> None:
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(some.set)
-
-    return wake
-
-
 def _id(instruction_id: object) -> str:
     found = as_instruction_id(instruction_id)
     if found is None:
@@ -235,5 +172,5 @@ def _wrong(name: str, problem: str) -> InvalidData:
     return InvalidData(f"{name} {problem}.", {"fields": [{"field": name, "problem": problem}]})
 
 
-def _no_answer() -> Unavailable:
+def no_answer() -> Unavailable:
     return Unavailable("PostgreSQL does not answer.", {"server": "postgresql"})

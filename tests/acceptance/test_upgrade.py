@@ -1,12 +1,14 @@
 """A rolling upgrade: while the schema changes, workers and clients of the previous release go on.
 
-The previous release is the newest tag ``v*``; until there is one, the newest commit. Its worker starts
-on this tree's schema, and a migration with everything that one may do is applied while it works.
+The previous release is the newest tag ``v*``; until there is one, the newest commit. It makes its own
+schema in an empty database, and its worker starts there. While that works, what this tree has in
+migrations beyond is applied, and one more with everything that a migration may do.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import subprocess
 import sys
@@ -21,12 +23,14 @@ import pytest
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.db import migrate as migrations
 from llmchatlinker.db.migrate import migrate
-from llmchatlinker.db.sessions import Database
+from llmchatlinker.db.sessions import Database, use_database
 from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.settings import get_settings
 from tests.fixtures.brokers import Broker
+from tests.fixtures.configuration import Configure
 from tests.fixtures.made_up_migrations import BUSY, write
 from tests.fixtures.releases import previous_release
+from tests.fixtures.servers import PostgresServer
 from tests.fixtures.threads import eventually
 from tests.fixtures.workers import START_SECONDS, environment
 from tests.servers.provider import ScriptedProvider
@@ -54,6 +58,16 @@ class Release:
 
     def __init__(self, root: Path, folder: Path, running: ExitStack) -> None:
         self._root, self._folder, self._running = root, folder, running
+
+    def migrate(self) -> None:
+        """Bring the database to this release's schema."""
+        subprocess.run(
+            [sys.executable, "-m", "llmchatlinker", "migrate"],
+            env=environment(get_settings()) | {"PYTHONPATH": str(self._root)},
+            cwd=self._root,
+            check=True,
+            timeout=START_SECONDS,
+        )
 
     def worker(self, name: str) -> ManagedProcess:
         """A worker for all queues, ready."""
@@ -139,8 +153,20 @@ def running() -> Iterator[ExitStack]:
         yield stack
 
 
+@pytest.fixture
+def empty(postgres_server: PostgresServer, configure: Configure) -> Iterator[Database]:
+    """The process's database, without a table."""
+    name = f"llmchatlinker_test_{secrets.token_hex(6)}"
+    current = Database(configure(database_url=postgres_server.create(name)))
+    use_database(current)
+    yield current
+    use_database(None)
+    current.dispose()
+    postgres_server.drop(name)
+
+
 def test_an_upgrade_and_the_way_back_fail_no_instruction(
-    database: Database,
+    empty: Database,
     broker: Broker,
     provider: ScriptedProvider,
     running: ExitStack,
@@ -150,6 +176,7 @@ def test_an_upgrade_and_the_way_back_fail_no_instruction(
     previous_release(tmp_path / "previous")
     old = Release(tmp_path / "previous", tmp_path, running)
     new = Release(migrations.SCRIPTS.parents[2], tmp_path, running)
+    old.migrate()
     monkeypatch.setattr(migrations, "VERSIONS", [*migrations.VERSIONS, write(tmp_path / "next")])
     monkeypatch.setattr(migrations, "PAUSE", 0.2)
 
@@ -158,11 +185,13 @@ def test_an_upgrade_and_the_way_back_fail_no_instruction(
     here.add_llm_provider("p", provider.base_url)
     llm: dict[str, Any] = here.run("LLM_ADD", provider_name="p", llm_name="echo")
     llm_id = llm["data"]["llm"]["llm_id"]
-    clients = [old.client("old", llm_id), new.client("new", llm_id)]
-    for client in clients:
-        client.goes_on()
+    clients = [old.client("old", llm_id)]
+    clients[0].goes_on()
 
-    assert migrate(database) == [BUSY]  # expanded, while they are at it
+    waiting = migrations.pending(empty)
+    assert waiting[-1] == BUSY
+    assert migrate(empty) == waiting  # expanded, while they are at it
+    clients.append(new.client("new", llm_id))  # code goes after its schema
     for client in clients:
         client.goes_on()
     new_worker = new.worker("new")  # both at once
@@ -179,7 +208,7 @@ def test_an_upgrade_and_the_way_back_fail_no_instruction(
 
     for client in clients:
         assert set(client.statuses) == {"success"}
-    with database.engine.connect() as connection:
+    with empty.engine.connect() as connection:
         ((open_rows,),) = connection.exec_driver_sql(
             "SELECT count(*) FROM instructions WHERE final_at IS NULL"
         )

@@ -23,6 +23,7 @@ from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instructions import USER_LIST
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
+from tests.fixtures.loops import heartbeat
 from tests.fixtures.workers import StartWorker
 from tests.servers.proxy import Proxy
 
@@ -93,6 +94,53 @@ def test_a_result_has_an_id_and_anybody_can_get_it_by_that(served: Cycle) -> Non
 
     assert envelope == again == client.result(instruction_id).get(timeout=60)
     assert envelope is not again
+
+
+def test_a_result_says_its_state_and_whether_it_is_there(cycle: Cycle) -> None:
+    async def work(own: AsyncLLMChatLinkerClient) -> list[Any]:
+        result = await own.submit(USER_LIST)
+        seen: list[Any] = [await result.state(), await result.ready()]
+        cycle.decode(UUID(result.id))
+        seen += [await result.state(), await result.ready()]
+        cycle.execute(UUID(result.id))
+        cycle.store(UUID(result.id))
+        return [*seen, await result.state(), await result.ready()]
+
+    assert in_a_loop(work) == ["PENDING", False, "STARTED", False, "SUCCESS", True]
+
+
+def test_a_revoked_result_ends_as_cancelled(cycle: Cycle) -> None:
+    async def work(own: AsyncLLMChatLinkerClient) -> Any:
+        result = await own.submit(USER_LIST)
+        await own.result(result.id).revoke()
+        return await result.get(timeout=60)
+
+    assert failure(in_a_loop(work)).code == "cancelled"
+
+
+def test_a_loop_goes_on_while_the_state_of_a_result_is_asked_for(
+    cycle: Cycle, db: Proxy, configure: Configure
+) -> None:
+    configure(client_patience=60.0)
+
+    async def work(own: AsyncLLMChatLinkerClient) -> None:
+        result = await own.submit(USER_LIST)
+        async with heartbeat() as heart:
+            db.freeze()
+            asked = [
+                asyncio.create_task(result.state()),
+                asyncio.create_task(result.ready()),
+                asyncio.create_task(result.revoke()),
+            ]
+            await heart.more(20)
+            assert not any(task.done() for task in asked)
+            db.thaw()
+            await asyncio.gather(*asked)
+
+    try:
+        in_a_loop(work)
+    finally:
+        db.thaw()
 
 
 def test_pages_come_one_after_the_other(served: Cycle) -> None:

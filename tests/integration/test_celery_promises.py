@@ -11,6 +11,7 @@ import pickle
 import threading
 import time
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +25,8 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.errors import NotFound, ResultTimeout
 from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instructions import USER_LIST
+from llmchatlinker.results.backend import _take
+from llmchatlinker.results.reading import Meta
 from llmchatlinker.results.result import InstructionResult
 from llmchatlinker.results.wakeups import wakeups
 from tests.fixtures.cycles import Cycle
@@ -182,6 +185,17 @@ def test_who_waits_can_do_something_meanwhile_and_waits_no_longer_than_asked() -
     assert called
     assert time.monotonic() - began < 60
     assert not wakeups()._waiting
+
+
+def test_an_interval_that_is_longer_than_the_timeout_is_not_waited_for() -> None:
+    arrived: SimpleQueue[tuple[str, Meta]] = SimpleQueue()
+    began = time.monotonic()
+
+    assert _take(arrived, began, pause=60.0) is None
+    assert _take(arrived, began + 0.1, pause=60.0) is None
+    assert _take(arrived, None, pause=0.01) is None
+
+    assert time.monotonic() - began < 30
 
 
 def test_a_callback_gets_id_and_value_of_each_result(cycle: Cycle) -> None:

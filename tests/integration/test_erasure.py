@@ -17,6 +17,7 @@ import pytest
 from kombu import Connection
 from sqlalchemy import text
 
+from llmchatlinker.cli.database_facts import erased_so_far
 from llmchatlinker.dead_letters.collecting import collect
 from llmchatlinker.embedded import binaries
 from llmchatlinker.retention import purge
@@ -283,3 +284,13 @@ def test_a_name_is_kept_as_long_as_instructions_are(eve: Eve, configure: Configu
 
     assert cycle.count("former_users", "usernames IS NULL") == 1
     assert cycle.database.run(lambda s: s.scalar(text("SELECT count(*) FROM users"))) == 1
+
+
+def test_how_far_an_erasure_has_come_can_be_seen(cycle: Cycle) -> None:
+    assert erased_so_far(7) == 0
+
+    cycle.sql(
+        'INSERT INTO former_users (user_id, erased) VALUES (7, \'{"messages": 40, "events": 2}\')'
+    )
+
+    assert erased_so_far(7) == 42

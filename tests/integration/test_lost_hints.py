@@ -19,7 +19,7 @@ from llmchatlinker.results.wakeups import BATCH, wakeups
 from llmchatlinker.settings import get_settings
 from tests.fixtures.brokers import Broker, reconnect
 from tests.fixtures.configuration import Configure
-from tests.fixtures.cycles import Cycle
+from tests.fixtures.cycles import READING, Cycle
 from tests.fixtures.threads import at_once, eventually
 from tests.fixtures.workers import environment
 from tests.servers.proxy import Proxy
@@ -28,9 +28,6 @@ from tests.servers.thief import Thief
 
 #: Longer than any test: nobody is found by the slow look.
 NEVER = 300.0
-#: What only the reading of results says.
-READING = b"SELECT CAST(id AS text), state, outcome, final_at"
-
 FORK = """
 import os, sys, threading
 from llmchatlinker.celery_app import app

@@ -7,18 +7,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.instructions import USER_CREATE, USER_LIST
+from llmchatlinker.results.wakeups import forget_wakeups, wakeups
 from llmchatlinker.settings import get_settings
 from tests.fixtures.configuration import Configure
-from tests.fixtures.cycles import Cycle
+from tests.fixtures.cycles import READING, Cycle
 from tests.fixtures.servers import PostgresServer
 from tests.fixtures.threads import at_once, eventually
 from tests.fixtures.workers import StartWorker, environment
+from tests.servers.proxy import Proxy
 
 POLL = """
 import json, sys, time
@@ -232,3 +236,44 @@ def test_more_results_than_fit_into_one_query_are_got_together(cycle: Cycle, cou
     found = dict(app.backend.get_many(ids, timeout=30))
 
     assert set(found) == set(ids)
+
+
+# --- the embedded system ------------------------------------------------------------------------
+
+
+def test_in_the_embedded_system_one_short_read_serves_two_hundred_waiters(
+    cycle: Cycle, db: Proxy, configure: Configure
+) -> None:
+    pause, waiters = 0.5, 200
+    configure(
+        broker_url="sqla+" + get_settings().database_url,
+        poll_interval=pause,
+        poll_interval_max=pause,
+    )
+    forget_wakeups()
+    rows = cycle.sql(
+        "INSERT INTO instructions (id, type, data, deadline_at)"
+        " SELECT CAST(lpad(to_hex(n), 8, '0') || '-0000-7000-8000-000000000000' AS uuid),"
+        " 'USER_LIST', '{}', now() + interval '1 hour'"
+        f" FROM generate_series(1, {waiters}) n RETURNING id"
+    )
+    ids = [str(row[0]) for row in rows]
+
+    def finish() -> tuple[int, float]:
+        eventually(lambda: wakeups().waiting == waiters and not wakeups()._due)
+        began, reads = time.monotonic(), db.said.count(READING)
+        eventually(lambda: db.said.count(READING) >= reads + 5)
+        looked, intervals = db.said.count(READING) - reads, (time.monotonic() - began) / pause
+        cycle.sql(
+            "UPDATE instructions SET state = 'final', final_at = now(), outcome ="
+            " jsonb_build_object('status', 'success', 'instruction_id', id)"
+        )
+        return looked, intervals
+
+    works: list[Callable[[], Any]] = [partial(app.AsyncResult(i).get, timeout=120) for i in ids]
+    (looked, intervals), *envelopes = at_once([finish, *works])
+
+    assert [envelope["instruction_id"] for envelope in envelopes] == ids
+    # One for those who had only just come may have been under way.
+    assert looked <= intervals + 2
+    assert not wakeups().replies.connected

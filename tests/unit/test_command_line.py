@@ -16,18 +16,25 @@ import requests
 from click.testing import CliRunner, Result
 
 from llmchatlinker import broker_policies
-from llmchatlinker.cli import COMMANDS, main
+from llmchatlinker.cli import COMMANDS, broker_checks, main
 from llmchatlinker.cli import status as status_command
 from llmchatlinker.cli.broker_facts import Queue, Worker
 from llmchatlinker.cli.checks import checked, fail, ok, warn
 from llmchatlinker.cli.commands import Command
 from llmchatlinker.cli.database_facts import Connections, UnderWay
+from llmchatlinker.cli.failures import Failure
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.embedded import commands as embedded_commands
 from llmchatlinker.envelope import Envelope, failure, success
-from llmchatlinker.errors import ConfigurationError, NotFound, ResultTimeout, Unavailable
+from llmchatlinker.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    NotFound,
+    ResultTimeout,
+    Unavailable,
+)
 from llmchatlinker.results.result import InstructionResult
-from llmchatlinker.settings import Settings
+from llmchatlinker.settings import Settings, use_settings
 from tools import commands_page
 
 INSTRUCTION_ID = "0190c5a2-6f2e-7c9e-8f57-3f1c1b6f0a11"
@@ -161,6 +168,62 @@ def test_debug_shows_the_traceback_of_a_defect(
 ) -> None:
     breaks(ValueError("what somebody wrote"))
     assert "Traceback" in run(*words).stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--output", "json", "env"), ("env", "--output=json")], ids=" ".join
+)
+def test_with_json_an_error_is_an_object_on_standard_error(
+    breaks: Callable[[BaseException], None], words: tuple[str, ...]
+) -> None:
+    breaks(ConfigurationError("Two\nlines.", {"remedy": "Mend it."}))
+    result = run(*words)
+    said = {"code": "configuration", "message": "Two lines.", "remedy": "Mend it."}
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert json.loads(result.stderr) == {"error": said}
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "code"),
+    [
+        (NotFound("No."), 1, "not_found"),
+        (Unavailable("No."), 3, "unavailable"),
+        (ResultTimeout("No."), 4, "result_timeout"),
+        (Failure("No."), 1, "failed"),
+        (ValueError("what somebody wrote"), 1, "internal"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_with_json_every_kind_of_error_has_a_code_and_its_exit_code(
+    breaks: Callable[[BaseException], None], error: BaseException, exit_code: int, code: str
+) -> None:
+    breaks(error)
+    result = run("env", "--output", "json")
+    assert (result.exit_code, json.loads(result.stderr)["error"]["code"]) == (exit_code, code)
+    assert "somebody" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("users", "--limit", "0"), ("get",), ("nonsense",)], ids=" ".join
+)
+def test_with_json_wrong_usage_is_an_object_too(words: tuple[str, ...]) -> None:
+    for result in (run("--output", "json", *words), run(*words, "--output", "json")):
+        assert result.exit_code == 2
+        assert json.loads(result.stderr)["error"]["code"] == "usage"
+
+
+@each_command
+def test_every_command_takes_json_or_refuses_it_in_one_clear_line(path: str) -> None:
+    command = PROGRAMS[path]
+    assert isinstance(command, Command)
+    if "--output" in run(*path.split()[1:], "--help").output:
+        return
+    words = shlex.split(command.example.partition(path)[2].partition(")")[0])
+    result = run("--output", "json", *path.split()[1:], *words, prog_name="llmchatlinker")
+    assert result.exit_code == 2
+    message = f"{path} prints no data: leave out --output json."
+    assert json.loads(result.stderr) == {"error": {"code": "usage", "message": message}}
+    assert result.stdout == ""
 
 
 def test_an_interruption_exits_with_130(breaks: Callable[[BaseException], None]) -> None:
@@ -348,6 +411,18 @@ def test_digits_are_an_id_and_never_a_name(answers: Callable[..., Any]) -> None:
     assert asked[1]["type"] == "USER_ERASE"
 
 
+def test_an_erasure_that_is_too_long_for_its_deadline_says_how_to_go_on(
+    answers: Callable[..., Any],
+) -> None:
+    asked = answers(a_user(7, "ada"), failure("", DeadlineExceeded(), "execute"))
+    result = run("erase", "ada", "--yes", "--deadline", "1200", "--output", "json")
+    assert asked[1] == {"type": "USER_ERASE", "user_id": 7, "deadline": 1200.0}
+    error = json.loads(result.stderr)["error"]
+    assert (result.exit_code, error["code"]) == (1, "deadline_exceeded")
+    assert "goes on from where it was" in error["remedy"]
+    assert "USER_ERASE user_id=7" in error["remedy"]
+
+
 # --- chat -------------------------------------------------------------------------------------------
 
 
@@ -432,6 +507,52 @@ def test_a_group_of_checks_ends_with_what_it_raises() -> None:
         raise Unavailable("Gone.", {"remedy": "Start it."})
 
     assert list(checked("two", group)) == [ok("one", "fine"), fail("two", "Gone.", "Start it.")]
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "remedy"),
+    [
+        (Unavailable("Gone.", {"server": "postgresql"}), "Gone.", "pg_hba.conf"),
+        (Unavailable("Gone.", {"server": "broker"}), "Gone.", "Start RabbitMQ"),
+        (Unavailable("Gone."), "Gone.", "Check that the server runs"),
+        (Failure("No.", remedy="Do it."), "No.", "Do it."),
+        (KeyError("what somebody wrote"), "A defect of LLMChatLinker's own: KeyError", "--debug"),
+    ],
+)
+def test_whatever_a_group_of_checks_raises_fails_that_group_alone_and_has_a_remedy(
+    error: Exception, said: str, remedy: str
+) -> None:
+    def group() -> Iterator[Any]:
+        yield ok("one", "fine")
+        raise error
+
+    first, second = checked("two", group)
+
+    assert first.state == "ok"
+    assert (second.name, second.state) == ("two", "fail")
+    assert second.found.startswith(said)
+    assert remedy in second.remedy
+    assert "somebody" not in second.found + second.remedy
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_refusal_of_rabbitmqs_api_says_what_to_do_and_fails_the_policies_alone(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    response = requests.Response()
+    response.status_code = status
+    monkeypatch.setattr(requests, "request", lambda *_, **__: response)
+    settings = Settings(broker_api_url="http://eve:secret@127.0.0.1:1")
+    use_settings(settings)
+    try:
+        (check,) = checked("policies", lambda: [broker_checks._policies()])
+        assert broker_checks.clock() is None
+    finally:
+        use_settings(None)
+    assert check.state == "fail"
+    assert f"HTTP {status}" in check.found
+    assert "rabbitmqctl" in check.remedy
+    assert "secret" not in check.found + check.remedy
 
 
 def test_policies_are_compared_with_those_that_the_broker_has(

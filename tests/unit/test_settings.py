@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmchatlinker import broker_policies
+from llmchatlinker.broker_tls import broker_tls
 from llmchatlinker.errors import ConfigurationError
 from llmchatlinker.settings import (
     PREFIX,
@@ -142,6 +144,8 @@ def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgresql://ada:secret@[::1]:5432/x", "postgresql://ada@[::1]:5432/x"),
         ("postgresql://ada@db/x?password=secret", "postgresql://ada@db/x"),
         ("postgresql:///x", "postgresql://localhost/x"),
+        ("amqp://a:b@mq1//;amqps://c:d@mq2:5671/x", "amqp://a@mq1//;amqps://c@mq2:5671/x"),
+        ("amqp://mq1;amqp://eve:secret@mq2//", "amqp://mq1;amqp://eve@mq2//"),
     ],
 )
 def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
@@ -161,7 +165,7 @@ def test_no_password_is_ever_shown_once_it_is_quoted(password: str) -> None:
     assert shown == "amqp://ada@mq:5672//"
 
 
-@pytest.mark.parametrize("character", [*"/#?@:[]%& ", "@/", "/1", "]:"])
+@pytest.mark.parametrize("character", [*"/#?@:[]%&; ", "@/", "/1", "]:"])
 def test_a_password_that_should_have_been_quoted_is_not_shown_either(character: str) -> None:
     shown = without_password(f"amqp://ada:Zq1{character}Zq2@mq:5672/chats")
 
@@ -191,3 +195,40 @@ def test_secrets_are_not_in_the_text_of_the_settings() -> None:
 def test_a_setting_with_choices_takes_no_other_value(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{PREFIX}{name.upper()} must be one of"):
         Settings.from_environment({PREFIX + name.upper(): "something else"})
+
+
+# --- several brokers ----------------------------------------------------------------------------
+
+
+def test_brokers_are_named_with_semicolons_and_have_one_virtual_host() -> None:
+    both = Settings(broker_url="amqp://eve:s1@mq1/chats;amqp://eve:s2@mq2:5673/chats")
+
+    assert both.broker_addresses == ["amqp://eve:s1@mq1/chats", "amqp://eve:s2@mq2:5673/chats"]
+    said = " ".join(
+        broker_policies.commands(both) + broker_policies.user_commands(both, "x", "client")
+    )
+    assert said.count("-p 'chats'") == 3
+    assert "s1" not in said
+    assert "s2" not in said
+
+    for first, second in (("//", ""), ("", "/"), ("/%2F", "//")):
+        nodes = Settings(broker_url=f"amqp://mq1{first};amqp://mq2{second}")
+        assert "-p '/'" in broker_policies.commands(nodes)[0]
+
+
+def test_brokers_of_different_virtual_hosts_are_refused() -> None:
+    nodes = Settings(broker_url="amqp://eve:secret@mq1/chats;amqp://eve:secret@mq2//")
+
+    with pytest.raises(ConfigurationError, match="different virtual hosts: chats, /") as caught:
+        broker_policies.commands(nodes)
+
+    assert "secret" not in caught.value.message
+    assert "one cluster" in caught.value.details["remedy"]
+
+
+def test_brokers_with_tls_and_without_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="for all or for none"):
+        broker_tls(Settings(broker_url="amqps://mq1//;amqp://mq2//"))
+
+    assert broker_tls(Settings(broker_url="amqp://mq1//;amqp://mq2//")) is False
+    assert broker_tls(Settings(broker_url="amqps://mq1//;amqps://mq2//"))

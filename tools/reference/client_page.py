@@ -12,8 +12,9 @@ from llmchatlinker.client_methods import InstructionMethods
 from llmchatlinker.instructions import InstructionType
 from llmchatlinker.message_queue import publish_message
 from llmchatlinker.results.result import InstructionResult
+from llmchatlinker.streaming.async_responses import AsyncResponseStream
 from llmchatlinker.streaming.follower import ResponseEvent
-from llmchatlinker.streaming.responses import AsyncResponseStream, ResponseStream
+from llmchatlinker.streaming.responses import ResponseStream
 
 TOP = """\
 # The clients
