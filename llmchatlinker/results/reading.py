@@ -56,7 +56,9 @@ def read(task_ids: Sequence[str]) -> dict[str, Meta]:
         return found
     late: list[str] = []
     values = {"ids": list(instructions)}
-    for row in database().statement(_INSTRUCTIONS, values, patience=patience, prepare=True):
+    for row in database().statement(
+        _INSTRUCTIONS, values, patience=patience, prepare=True, bounded=True
+    ):
         found |= {task_id: _instruction_meta(*row[:4]) for task_id in instructions[row[0]]}
         if row[4]:
             late.append(row[0])

@@ -67,7 +67,7 @@ def keep(
 
 def read_tasks(task_ids: Sequence[str], patience: float | None = None) -> dict[str, Meta]:
     """The metas of those that are there."""
-    rows = database().statement(_READ, {"ids": list(task_ids)}, patience=patience)
+    rows = database().statement(_READ, {"ids": list(task_ids)}, patience=patience, bounded=True)
     found: dict[str, Meta] = {}
     for task_id, status, result, traceback, meta, date_done in rows:
         try:

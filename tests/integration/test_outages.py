@@ -219,6 +219,24 @@ def test_a_frozen_database_is_noticed_and_the_error_carries_the_id_that_may_stil
     assert UUID(caught.value.details["instruction_id"])
 
 
+def test_who_waits_is_not_held_by_a_frozen_database(
+    cycle: Cycle, db: Proxy, configure: Configure
+) -> None:
+    configure(client_patience=1.0)
+    result = app.AsyncResult(submit("USER_LIST", {}))
+    db.freeze()
+    try:
+        with pytest.raises(Unavailable):
+            result.get(timeout=1)
+        with pytest.raises(Unavailable):
+            result.ready()
+    finally:
+        db.thaw()
+
+    cycle.finish(UUID(result.id))
+    assert result.get(timeout=30)["status"] == "success"
+
+
 @pytest.mark.parametrize(
     ("code", "said", "remedy"),
     [
