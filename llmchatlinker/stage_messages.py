@@ -118,7 +118,7 @@ def _composed(frozen: list[Signature], replies: bool, traced: bool) -> Any:
 def send(kind: Kind, ids: Ids, producer: Any = None, **options: Any) -> None:
     """Publish it. ``options``: those of ``apply_async`` that say how.
 
-    Raises what publishing raises: kombu's and amqp's errors of a broker that is gone or refuses.
+    Raises kombu's OperationalError where the broker is gone, does not confirm, or refuses.
     """
     if producer is None:
         with app.producer_pool.acquire(block=True) as pooled:
@@ -152,14 +152,16 @@ def send(kind: Kind, ids: Ids, producer: Any = None, **options: Any) -> None:
         "content_encoding": "utf-8",
     }
     options.setdefault("confirm_timeout", kind.confirm_timeout)
-    app.amqp.send_task_message(
-        producer,
-        kind.task,
-        task_message(headers, properties, body, None),
-        queue=kind.queue,
-        declare=_undeclared(producer, kind.queue),
-        **options,
-    )
+    message = task_message(headers, properties, body, None)
+    with producer.connection._reraise_as_library_errors():  # as Celery's send_task does
+        app.amqp.send_task_message(
+            producer,
+            kind.task,
+            message,
+            queue=kind.queue,
+            declare=_undeclared(producer, kind.queue),
+            **options,
+        )
 
 
 #: Options of a hand-off that the composed message has as well.

@@ -7,6 +7,8 @@ can't be had skips its tests, except where ``CI=true``: there it fails them.
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings as hypothesis_settings
 
 pytest_plugins = [
@@ -22,6 +24,10 @@ pytest_plugins = [
     "tests.fixtures.outages",
     "tests.fixtures.workers",
 ]
+
+# A shell starts what runs in the background with SIGINT ignored, and every child inherits that: the
+# programs that tests press Ctrl-C on would not hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machine is shared. No database: a run leaves nothing behind.
 hypothesis_settings.register_profile("tests", deadline=None, database=None, derandomize=True)

@@ -7,6 +7,9 @@ import uuid
 from typing import Any
 
 import pytest
+from amqp.exceptions import RecoverableConnectionError
+from kombu import Connection
+from kombu.exceptions import OperationalError
 
 from llmchatlinker import stage_messages
 from llmchatlinker.celery_app import app
@@ -28,6 +31,7 @@ class Producer:
 
     def __init__(self) -> None:
         self.channel = Channel()
+        self.connection = Connection("memory://")
         self.published: list[dict[str, Any]] = []
 
     def publish(self, body: str, **options: Any) -> None:
@@ -113,6 +117,17 @@ def test_a_queue_is_declared_once_on_each_channel() -> None:
     assert [queue.name for queue in first["declare"]] == ["control"]
     assert second["declare"] == []
     assert [queue.name for queue in sent(Ids(ID))["declare"]] == ["control"]
+
+
+def test_a_broker_that_is_gone_is_kombus_error() -> None:
+    class Gone(Producer):
+        def publish(self, body: str, **options: Any) -> None:
+            raise RecoverableConnectionError("gone")
+
+    gone = Gone()
+    gone.connection = Connection("amqp://nobody@127.0.0.1:1//")
+    with pytest.raises(OperationalError, match="gone"):
+        stage_messages.send(stage_messages.kind(SPEC, "submitted", 4.0), Ids(ID), gone)
 
 
 def handed_on(task: str, **changes: Any) -> bool:
