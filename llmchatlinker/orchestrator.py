@@ -28,7 +28,7 @@ from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings, without_password
-from llmchatlinker.stage_messages import Ids
+from llmchatlinker.stage_messages import AGAIN, Ids
 from llmchatlinker.streaming.pushing import push
 from llmchatlinker.submission import Submission, check
 from llmchatlinker.telemetry import tracing
@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 POOL_TIMEOUT = 30.0
 #: Seconds before a message that the broker has refused is published again.
 REFUSED = 0.1
-#: A message's header: its stage was published before, and may have been begun.
-AGAIN = "again"
 
 
 def publish(

@@ -28,6 +28,8 @@ from llmchatlinker.settings import get_settings
 from llmchatlinker.telemetry.tracing import PUBLISHED_AT, TRACEPARENT
 from llmchatlinker.topology import DECODE_TASK, STORE_TASK, route
 
+#: A message's header: its stage was published before, and may have been begun.
+AGAIN = "again"
 #: States of a row and the stage that is due in them.
 DUE = {"submitted": 0, "decoded": 1, "executed": 2}
 
@@ -180,6 +182,7 @@ def hand_on(task: str, instruction_id: object, options: Mapping[str, Any]) -> bo
         spec, state, behind = next(iter(_SPECS.values())), "executed", []
     headers = dict(options.get("headers") or {})
     headers.pop(PUBLISHED_AT, None)
+    again = headers.pop(AGAIN, False) is True
     traceparent = headers.pop(TRACEPARENT, None)
     if (
         spec is None
@@ -197,7 +200,8 @@ def hand_on(task: str, instruction_id: object, options: Mapping[str, Any]) -> bo
         options.get("task_id"),
         options.get("parent_id"),
     )
-    send(kind(spec, state, get_settings().confirm_timeout), ids)
+    stage = kind(spec, state, get_settings().confirm_timeout)
+    send(stage, ids, headers={AGAIN: True} if again else None)
     return True
 
 

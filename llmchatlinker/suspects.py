@@ -32,9 +32,10 @@ from llmchatlinker.db.sessions import database
 from llmchatlinker.dead_letters.rows import Letter, keep
 from llmchatlinker.envelope import Stage
 from llmchatlinker.errors import Poisoned
-from llmchatlinker.orchestrator import AGAIN, announce
+from llmchatlinker.orchestrator import announce
 from llmchatlinker.outcomes import finalise
 from llmchatlinker.settings import get_settings
+from llmchatlinker.stage_messages import AGAIN
 from llmchatlinker.telemetry.notes import notes
 
 logger = logging.getLogger(__name__)

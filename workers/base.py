@@ -19,6 +19,8 @@ from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import InternalError, LLMChatLinkerError
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.instructions import INSTRUCTION_SET, InstructionType, Unit
+from llmchatlinker.stage_messages import AGAIN
+from llmchatlinker.telemetry.notes import notes
 from llmchatlinker.telemetry.stages import ObservedStage
 
 logger = logging.getLogger(__name__)
@@ -86,6 +88,10 @@ def stage_task(
             raise InternalError(details={"exception": type(error).__name__}) from None
         if not goes_on:
             raise Ignore("the chain ends here")
+        if notes.outcome == "repeated" and request.chain:
+            # Its worker may have died behind the hand-off: what comes next may have been begun, too.
+            options = request.chain[-1]["options"]
+            options["headers"] = {**(options.get("headers") or {}), AGAIN: True}
         return instruction_id
 
     return run

@@ -9,7 +9,7 @@ import pytest
 from celery.app.task import Context
 
 from llmchatlinker import leases, suspects
-from llmchatlinker.orchestrator import AGAIN
+from llmchatlinker.stage_messages import AGAIN
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene

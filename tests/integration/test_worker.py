@@ -16,6 +16,7 @@ from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.dead_letters.collecting import collect
 from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instructions import USER_CREATE, USER_LIST
+from llmchatlinker.stage_messages import AGAIN
 from llmchatlinker.topology import DEAD_LETTER_QUEUE, DECODE_TASK, EXCHANGE
 from tests.fixtures.brokers import Broker
 from tests.fixtures.cycles import Cycle, failure
@@ -241,6 +242,18 @@ def test_a_message_whose_time_on_its_queue_ran_out_is_published_again(
     assert cycle.envelope(instruction_id)["status"] == "success"
     found = cycle.sql("SELECT reason, became FROM dead_letters")
     assert [tuple(row) for row in found] == [("expired", "republished")]
+
+
+def test_what_a_repeated_stage_hands_on_is_marked_as_published_before(
+    cycle: Cycle, worker: StartWorker
+) -> None:
+    cycle.decoded("USER_LIST")  # whose message is still there
+
+    worker("control")
+
+    eventually(lambda: cycle.broker.ready("user") == 1)
+    (message,) = cycle.broker.take_all("user")
+    assert message.headers[AGAIN] is True
 
 
 def test_a_task_that_this_worker_does_not_know_ends_its_instruction(
