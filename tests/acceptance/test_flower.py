@@ -24,7 +24,11 @@ from tests.fixtures.workers import StartWorker, environment
 from tests.servers.provider import ScriptedProvider
 
 TEXT = "canary text 7777"
-OTHERS = tuple(name for name in QUEUE_NAMES if name != GENERATE)
+#: A worker for each queue, and so for each unit; the first one obeys.
+SERVED = {
+    f"test{number}@localhost": name
+    for number, name in enumerate(sorted(QUEUE_NAMES, key=lambda name: name != GENERATE))
+}
 
 
 class Flower:
@@ -87,10 +91,10 @@ def flower(folder: Path, *options: str) -> Iterator[Flower]:
 
 @pytest.fixture
 def workers(worker: StartWorker) -> dict[str, ManagedProcess]:
-    """One for generations and one for the rest, by the names that Flower knows."""
+    """One of each unit, and one for generations, by the names that Flower knows."""
     return {
-        "test0@localhost": worker(GENERATE, remote_control="all"),
-        "test1@localhost": worker(*OTHERS),
+        name: worker(queue, **({"remote_control": "all"} if queue == GENERATE else {}))
+        for name, queue in SERVED.items()
     }
 
 
@@ -144,7 +148,7 @@ def test_flower_shows_workers_and_stages_and_no_text_and_takes_no_orders(
         queues = {
             name: {queue["name"] for queue in found[name]["active_queues"]} for name in workers
         }
-        assert queues == {"test0@localhost": {GENERATE}, "test1@localhost": set(OTHERS)}
+        assert queues == {name: {queue} for name, queue in SERVED.items()}
 
         pages = ["/", "/tasks", "/workers", "/api/tasks", "/metrics", f"/task/{answer_id}"]
         pages += [f"/worker/{name}" for name in workers]
