@@ -22,8 +22,7 @@ from typing import Any
 
 from celery.worker.request import Request
 
-from llmchatlinker import provider_stage, stages, suspects
-from llmchatlinker.celery_app import App
+from llmchatlinker import provider_stage, stage_messages, stages, suspects
 from llmchatlinker.db.sessions import database
 from llmchatlinker.streaming.writer import Writer
 from llmchatlinker.units import generation
@@ -118,6 +117,6 @@ if FOLDER in os.environ:
     _wrap(Writer, "_flush", after="in mid-stream")
     _wrap(generation, "call_provider", after="after answer")
     _wrap(provider_stage, "follow", before="after commit")
-    _wrap(App, "send_task", after="after publish")
+    _wrap(stage_messages, "send", after="after publish")
     _wrap(stages, "finalise", after="after final")
     _wrap(Request, "acknowledge", before="before ack")
