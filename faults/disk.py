@@ -62,7 +62,7 @@ class Disk:
 
     def free(self) -> None:
         """The room is back."""
-        self._filling.unlink()
+        self._filling.unlink(missing_ok=True)
 
     def break_down(self) -> None:
         """It becomes read-only, whatever is open on it."""

@@ -88,6 +88,13 @@ class Embedded:
         )
         self._settings = json.loads(told.stdout)
 
+    def ended(self, seconds: float) -> int | None:
+        """Its exit code, if it ends within so long, or is about to; None when it goes on."""
+        code = self.process.wait(seconds)
+        if code is None and "stopping everything" in self.process.log_text():
+            code = self.process.wait(PATIENCE)
+        return code
+
     def corrupt(self) -> str:
         """What is wrong with any table or index; empty when nothing is.
 
@@ -194,7 +201,10 @@ class DiskScenario:
         done[f"the client read {self.words!r}"] += (
             bool(refused) and self.words in refused[0]["error"]
         )
-        ended = system.process.wait(SETTLE if self.may_go_on else PATIENCE)
+        ended = system.ended(SETTLE if self.may_go_on else PATIENCE)
+        if ended is None and self.may_go_on:
+            self.mending(disk)  # it may be at its end all the same, of what it wrote before
+            ended = system.ended(SETTLE)
         said = system.process.log_text()
         if ended is None and self.may_go_on:
             done["went on without a restart"] += 1
