@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchatlinker.client import LLMChatLinkerClient
-from llmchatlinker.errors import LLMChatLinkerError, ResultTimeout, Unavailable
+from llmchatlinker.errors import LLMChatLinkerError, NotFound, ResultTimeout, Unavailable
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.streaming.following import following
 from llmchatlinker.streaming.responses import ResponseStream
@@ -86,11 +86,25 @@ class Round:
         except LLMChatLinkerError as error:
             known = error.details.get("instruction_id")
             tell(tag=step["tag"], refused=error.code, id=known)
-            if known is None:
+            if known is None or not self._is_there(step, known):
                 return False
-            self._start(self._wait, step, known)  # it may run, so it is not submitted once more
+            self._start(self._wait, step, known)  # it runs, so it is not submitted once more
         except Exception as error:
             tell(tag=step["tag"], defect=f"submit: {type(error).__name__}: {error}")
+        return True
+
+    def _is_there(self, step: Line, known: str) -> bool:
+        """Whether what may run all the same does: its row was committed, or it never was."""
+        while time.monotonic() < self._end:
+            try:
+                self._client.result(known).ready()
+            except NotFound:
+                tell(tag=step["tag"], refused="unavailable", id=None)
+                return False
+            except Unavailable:
+                time.sleep(AGAIN)
+            else:
+                break
         return True
 
     def _submit(self, step: Line) -> None:
