@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchatlinker.client import LLMChatLinkerClient
-from llmchatlinker.errors import LLMChatLinkerError, NotFound, ResultTimeout, Unavailable
+from llmchatlinker.errors import LLMChatLinkerError, ResultTimeout, Unavailable
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.streaming.following import following
 from llmchatlinker.streaming.responses import ResponseStream
@@ -96,15 +96,15 @@ class Round:
     def _is_there(self, step: Line, known: str) -> bool:
         """Whether what may run all the same does: its row was committed, or it never was."""
         while time.monotonic() < self._end:
+            result = self._client.result(known)
             try:
-                self._client.result(known).ready()
-            except NotFound:
-                tell(tag=step["tag"], refused="unavailable", id=None)
-                return False
+                if result.backend.task_result_exists(known):
+                    return True
             except Unavailable:
                 time.sleep(AGAIN)
             else:
-                break
+                tell(tag=step["tag"], refused="unavailable", id=None)
+                return False
         return True
 
     def _submit(self, step: Line) -> None:
