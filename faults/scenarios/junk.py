@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from amqp.exceptions import MessageNacked
 from kombu import Connection
 
 from faults.plan import Size
@@ -69,20 +70,34 @@ def throw(world: World, rng: random.Random) -> Counter[str]:
     done: Counter[str] = Counter()
     names = [name for name in KINDS for _ in range(1 if world.short else EACH)]
     rng.shuffle(names)
-    with Connection(world.place.broker_url) as connection, connection.channel() as channel:
+    options = {"confirm_publish": True}  # what the broker refuses for a moment is thrown again
+    with (
+        Connection(world.place.broker_url, transport_options=options) as connection,
+        connection.channel() as channel,
+    ):
         for name in names:
             time.sleep(rng.uniform(0, 0.2))
             body, content_type, headers = KINDS[name]()
             message = channel.prepare_message(
                 body, content_type=content_type, content_encoding="utf-8", headers=headers
             )
-            channel.basic_publish(message, exchange="", routing_key=rng.choice(QUEUE_NAMES))
+            queue, end = rng.choice(QUEUE_NAMES), time.monotonic() + PATIENCE
+            while not _taken(channel, message, queue) and time.monotonic() < end:
+                time.sleep(0.1)
             done[name] += 1
     end = time.monotonic() + PATIENCE
     while world.place.sql(count)[0][0] - before < done.total() and time.monotonic() < end:
         time.sleep(0.1)
     done["dead letters kept"] = world.place.sql(count)[0][0] - before
     return done
+
+
+def _taken(channel: Any, message: Any, queue: str) -> bool:
+    try:
+        channel.basic_publish(message, exchange="", routing_key=queue)
+    except MessageNacked:
+        return False
+    return True
 
 
 def all_kept(_: World, done: Round) -> str:
