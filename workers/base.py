@@ -88,7 +88,7 @@ def stage_task(
             raise InternalError(details={"exception": type(error).__name__}) from None
         if not goes_on:
             raise Ignore("the chain ends here")
-        if notes.outcome == "repeated" and request.chain:
+        if notes.outcome == "repeated" and request.chain and suspects.comes_again(request):
             # Its worker may have died behind the hand-off: what comes next may have been begun, too.
             options = request.chain[-1]["options"]
             options["headers"] = {**(options.get("headers") or {}), AGAIN: True}

@@ -140,6 +140,6 @@ def _check_log(log: str) -> None:
     assert told.count(("LLM_RESPONSE_GENERATE", "execute", "llm", "provider_error")) == 1
     assert told.count(("LLM_RESPONSE_GENERATE", "store", "database", "success")) == 1
     assert len(stages) == 8 * 3
-    assert all(line["attempt"] == 1 and line["ms"] > 0 for line in stages)
+    assert [line for line in stages if line["attempt"] != 1 or line["ms"] <= 0] == []
     assert len({line["instruction_id"] for line in stages}) == 8
     assert not [line for line in lines if "succeeded" in line["message"]]

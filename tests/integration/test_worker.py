@@ -11,11 +11,14 @@ import zlib
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from llmchatlinker.celery_app import app
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.dead_letters.collecting import collect
 from llmchatlinker.ids import new_instruction_id
-from llmchatlinker.instructions import USER_CREATE, USER_LIST
+from llmchatlinker.instructions import INSTRUCTION_SET, USER_CREATE, USER_LIST
+from llmchatlinker.orchestrator import publish
 from llmchatlinker.stage_messages import AGAIN
 from llmchatlinker.topology import DEAD_LETTER_QUEUE, DECODE_TASK, EXCHANGE
 from tests.fixtures.brokers import Broker
@@ -244,16 +247,19 @@ def test_a_message_whose_time_on_its_queue_ran_out_is_published_again(
     assert [tuple(row) for row in found] == [("expired", "republished")]
 
 
-def test_what_a_repeated_stage_hands_on_is_marked_as_published_before(
-    cycle: Cycle, worker: StartWorker
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_stage_hands_on_that_came_again_is_marked_as_published_before(
+    cycle: Cycle, worker: StartWorker, again: bool
 ) -> None:
-    cycle.decoded("USER_LIST")  # whose message is still there
+    instruction_id = cycle.decoded("USER_LIST")
+    cycle.broker.take_all("control")
+    publish(instruction_id, INSTRUCTION_SET["USER_LIST"], "submitted", again=again)
 
     worker("control")
 
     eventually(lambda: cycle.broker.ready("user") == 1)
     (message,) = cycle.broker.take_all("user")
-    assert message.headers[AGAIN] is True
+    assert (AGAIN in message.headers) == again
 
 
 def test_a_task_that_this_worker_does_not_know_ends_its_instruction(
