@@ -15,7 +15,6 @@ from llmchatlinker.errors import (
     LLMChatLinkerError,
 )
 from llmchatlinker.outcomes import Ending, finalise
-from llmchatlinker.streaming.watcher import Watcher
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import at_once
@@ -193,12 +192,8 @@ def test_after_its_end_an_instruction_does_no_work(scene: Scene) -> None:
     assert scene.provider.calls == []
 
 
-def test_an_answer_that_comes_after_the_end_is_in_the_ledger_only(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # It would break the call off, if it came to look before the answer is there.
-    monkeypatch.setattr(Watcher, "_look", lambda self, streams: None)
-
+@pytest.mark.usefixtures("unwatched")
+def test_an_answer_that_comes_after_the_end_is_in_the_ledger_only(scene: Scene) -> None:
     def cancel(exchange: scripts.Exchange) -> None:
         end(instruction_id, Cancelled())
         scripts.echo(exchange)

@@ -215,6 +215,7 @@ def test_what_a_kind_of_provider_can_not_be_asked_is_no_call_and_no_line_in_the_
     assert scene.cycle.count("messages") == 0
 
 
+@pytest.mark.usefixtures("unwatched")
 @pytest.mark.parametrize(
     ("name", "data", "code"),
     [
