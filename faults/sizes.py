@@ -16,9 +16,12 @@ import psutil
 
 from benchmarks.processes import MEGABYTE
 from benchmarks.servers import Place
+from llmchatlinker.settings import Settings
 
 #: So many more than at the baseline: not every round needs as many at once.
 SLACK = {"connections to postgresql": 4, "connections to rabbitmq": 4, "threads": 8}
+#: So many a process may have in any case: its pool, and a worker's own for messages, events and hints.
+ALWAYS = {"connections to rabbitmq": Settings().broker_pool_size + 3}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def beyond(now: Sizes, baseline: Sizes, whose: str) -> list[str]:
     return [
         f"{whose}: {now.counts[name]} {name}, {baseline.counts[name]} when all was quiet before"
         for name, slack in SLACK.items()
-        if now.counts[name] > baseline.counts[name] + slack
+        if now.counts[name] > max(baseline.counts[name] + slack, ALWAYS.get(name, 0))
     ]
 
 

@@ -77,7 +77,8 @@ class EventFlush(bootsteps.StartStopStep):
 class Heartbeat(bootsteps.StartStopStep):
     """Touches the file that a health probe looks at, while the worker is connected."""
 
-    requires = (celery_consumer.Tasks,)
+    # It is ready when it hears remote control, too: an order would be lost on one that is not yet bound.
+    requires = (celery_consumer.Tasks, celery_consumer.Control)
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         self._entry: Any = None

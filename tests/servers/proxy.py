@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.servers import HOST, free_ports
+from tests.servers import HOST
 
 PIECE = 65_536
 _RESET = struct.pack("ii", 1, 0)
@@ -28,7 +28,7 @@ class Proxy:
         self._target = (parts.hostname or HOST, parts.port or 0)
         self._parts = parts
         # Not the system's choice: while the proxy is cut, nobody else may be given its port.
-        (self._port,) = free_ports(1)
+        self._port = 0  # whichever is free, and that one from then on
         self._listener: socket.socket | None = None
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -69,6 +69,7 @@ class Proxy:
     def mend(self) -> None:
         """Take connections again, at the same address."""
         listener = socket.create_server((HOST, self._port), backlog=128)
+        self._port = listener.getsockname()[1]
         with self._lock:
             self._listener = listener
         self._start(self._accept, listener)
