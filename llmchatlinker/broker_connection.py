@@ -1,4 +1,4 @@
-"""Connections to RabbitMQ on which nothing is inflated.
+"""Connections to RabbitMQ on which nothing is inflated, and that are read in large pieces.
 
 kombu inflates a body that says to be compressed when it makes the message, before anybody can look at
 its size (``kombu/message.py``): a hundred kilobytes become a hundred megabytes. No message of ours is
@@ -9,6 +9,7 @@ process have connections of their own.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import kombu
@@ -16,6 +17,12 @@ from celery.app import amqp
 from kombu.connection import ConnectionPool, PooledConnection
 from kombu.exceptions import DecodeError
 from kombu.transport import pyamqp
+
+from llmchatlinker.broker_reading import BufferedTransport, drain
+
+JSON = "application/json"
+#: The key of an object that stands for a date, say (``kombu/utils/json.py``).
+KOMBUS_OWN = "__type__"
 
 
 def _refusal() -> Any:
@@ -30,6 +37,21 @@ class Message(pyamqp.Message):
             self.errors = [_refusal()]
         super().__init__(msg, channel=channel, **options)  # type: ignore[no-untyped-call]
 
+    def _decode(self) -> Any:
+        """kombu's asks of every object whether it stands for a value of its own; few bodies have one."""
+        body = self.body
+        if (
+            self.content_type == JSON
+            and (self.accept is None or JSON in self.accept)
+            and isinstance(body, str)  # py-amqp has decoded what says to be UTF-8
+            and KOMBUS_OWN not in body
+        ):
+            try:
+                return json.loads(body)
+            except ValueError:
+                pass  # which kombu says in its own way
+        return super()._decode()  # type: ignore[no-untyped-call]
+
 
 class _Channel(pyamqp.Channel):
     Message = Message
@@ -39,8 +61,36 @@ class _Connection(pyamqp.Connection):
     Channel = _Channel
 
 
+class _PlainConnection(_Connection):
+    def Transport(
+        self,
+        host: str,
+        connect_timeout: float | None,
+        ssl: object = False,
+        read_timeout: float | None = None,
+        write_timeout: float | None = None,
+        socket_settings: dict[str, Any] | None = None,
+        **_: object,
+    ) -> BufferedTransport:
+        """The socket. py-amqp's own asks whether it is to be TLS; here it is not."""
+        return BufferedTransport(
+            host, connect_timeout, read_timeout, write_timeout, socket_settings
+        )
+
+
 class _Transport(pyamqp.Transport):
-    Connection = _Connection
+    Connection = _PlainConnection
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """From now on a loop looks at the socket."""
+        connection.transport.polled = True
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        if connection.transport.holds_frame():  # which the loop can't see
+            loop.call_soon(drain, connection)
+
+    def on_readable(self, connection: Any, loop: Any) -> None:
+        """There is something to read."""
+        drain(connection)
 
 
 class _SSLTransport(pyamqp.SSLTransport):

@@ -29,7 +29,7 @@ from llmchatlinker.units import (
     provider,
     user,
 )
-from llmchatlinker.units.handling import ProviderHandler
+from llmchatlinker.units.handling import ProviderHandler, Reader
 
 if TYPE_CHECKING:
     from llmchatlinker.results.result import InstructionResult
@@ -114,32 +114,32 @@ _user, _chat, _llm, _database = (_unit(u) for u in (Unit.USER, Unit.CHAT, Unit.L
 USER_CREATE = _user("USER_CREATE", user_data.UserCreate, user.create, "User created.")
 USER_UPDATE = _user("USER_UPDATE", user_data.UserUpdate, user.update, "User updated.")
 USER_DELETE = _user("USER_DELETE", user_data.UserReference, user.delete_user, "User deleted.")
-USER_LIST = _user("USER_LIST", user_data.UserList, user.list_users, "Users listed.")
-USER_GET = _user("USER_GET", user_data.UserGet, user.get, "User found.")
+USER_LIST = _user("USER_LIST", user_data.UserList, Reader(user.list_users), "Users listed.")
+USER_GET = _user("USER_GET", user_data.UserGet, Reader(user.get), "User found.")
 USER_INSTRUCTION_RECORDING_ENABLE = _user("USER_INSTRUCTION_RECORDING_ENABLE", user_data.UserReference, user.enable_recording, "Recording is on.")
 USER_INSTRUCTION_RECORDING_DISABLE = _user("USER_INSTRUCTION_RECORDING_DISABLE", user_data.UserReference, user.disable_recording, "Recording is off.")
 USER_INSTRUCTION_RECORDS_DELETE = _user("USER_INSTRUCTION_RECORDS_DELETE", user_data.UserReference, user.delete_records, "Records deleted.")
-USER_INSTRUCTION_RECORDING_LIST = _user("USER_INSTRUCTION_RECORDING_LIST", user_data.UserRecords, user.list_records, "Records listed.")
+USER_INSTRUCTION_RECORDING_LIST = _user("USER_INSTRUCTION_RECORDING_LIST", user_data.UserRecords, Reader(user.list_records), "Records listed.")
 
 CHAT_CREATE = _chat("CHAT_CREATE", chat_data.ChatCreate, chat.create, "Chat created.")
 CHAT_UPDATE = _chat("CHAT_UPDATE", chat_data.ChatUpdate, chat.update, "Chat updated.")
 CHAT_DELETE = _chat("CHAT_DELETE", chat_data.ChatReference, chat.delete_chat, "Chat deleted.")
 CHAT_LOAD = _chat("CHAT_LOAD", chat_data.ChatLoad, chat.load, "Chat loaded.")
-CHAT_LIST = _chat("CHAT_LIST", chat_data.ChatList, chat.list_chats, "Chats listed.")
-CHAT_LIST_BY_USER = _chat("CHAT_LIST_BY_USER", chat_data.ChatListByUser, chat.list_chats_by_user, "Chats listed.")
+CHAT_LIST = _chat("CHAT_LIST", chat_data.ChatList, Reader(chat.list_chats), "Chats listed.")
+CHAT_LIST_BY_USER = _chat("CHAT_LIST_BY_USER", chat_data.ChatListByUser, Reader(chat.list_chats_by_user), "Chats listed.")
 CHAT_SEARCH = _chat("CHAT_SEARCH", chat_data.ChatSearch, chat.search, "Messages found.")
 CHAT_EXPORT = _chat("CHAT_EXPORT", chat_data.ChatExport, chat.export, "Chat exported.")
 
 LLM_PROVIDER_ADD = _llm("LLM_PROVIDER_ADD", llm_data.LLMProviderAdd, provider.add_provider, "Provider added.")
 LLM_PROVIDER_UPDATE = _llm("LLM_PROVIDER_UPDATE", llm_data.LLMProviderUpdate, provider.update_provider, "Provider updated.")
 LLM_PROVIDER_DELETE = _llm("LLM_PROVIDER_DELETE", llm_data.LLMProviderDelete, provider.delete_provider, "Provider deleted.")
-LLM_PROVIDER_LIST = _llm("LLM_PROVIDER_LIST", llm_data.LLMProviderList, provider.list_providers, "Providers listed.")
+LLM_PROVIDER_LIST = _llm("LLM_PROVIDER_LIST", llm_data.LLMProviderList, Reader(provider.list_providers), "Providers listed.")
 LLM_PROVIDER_DISCOVER = _llm("LLM_PROVIDER_DISCOVER", llm_data.LLMProviderDiscover, discovery.Discover(), "Models listed.")
 LLM_ADD = _llm("LLM_ADD", llm_data.LLMAdd, provider.add_llm, "LLM added.")
 LLM_UPDATE = _llm("LLM_UPDATE", llm_data.LLMUpdate, provider.update_llm, "LLM updated.")
 LLM_DELETE = _llm("LLM_DELETE", llm_data.LLMDelete, provider.delete_llm, "LLM deleted.")
-LLM_LIST = _llm("LLM_LIST", llm_data.LLMList, provider.list_llms, "LLMs listed.")
-LLM_LIST_BY_PROVIDER = _llm("LLM_LIST_BY_PROVIDER", llm_data.LLMListByProvider, provider.list_llms_by_provider, "LLMs listed.")
+LLM_LIST = _llm("LLM_LIST", llm_data.LLMList, Reader(provider.list_llms), "LLMs listed.")
+LLM_LIST_BY_PROVIDER = _llm("LLM_LIST_BY_PROVIDER", llm_data.LLMListByProvider, Reader(provider.list_llms_by_provider), "LLMs listed.")
 LLM_RESPONSE_GENERATE = _llm("LLM_RESPONSE_GENERATE", llm_data.LLMResponseGenerate, generation.Generate(), "Response generated.", takes_turn=True)
 LLM_RESPONSE_REGENERATE = _llm("LLM_RESPONSE_REGENERATE", llm_data.LLMResponseRegenerate, generation.Regenerate(), "Response regenerated.", takes_turn=True)
 LLM_RESPONSE_CANCEL = _llm("LLM_RESPONSE_CANCEL", llm_data.LLMResponseCancel, cancelling.Cancel(), "Response cancelled.", cancels=True)

@@ -50,17 +50,14 @@ class Closed(Exception):
         notes.outcome = "repeated" if goes_on else "dropped"
 
 
-def run_stage(
-    instruction_id: uuid.UUID, stage: Stage, work: Callable[[Session], tuple[Released, ...]]
-) -> bool:
-    """Run a stage's work in a transaction; what it raises becomes the outcome in another."""
+def run_stage(instruction_id: uuid.UUID, stage: Stage, transaction: Callable[[], object]) -> bool:
+    """Run a stage's transaction; what its work raises becomes the outcome in another."""
     try:
-        released = database().run(work)
+        transaction()
     except Closed as closed:
         return closed.goes_on
     except Exception as error:
         return failed(instruction_id, stage, error)
-    publish_released(released)
     return True
 
 

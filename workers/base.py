@@ -29,8 +29,15 @@ logger = logging.getLogger(__name__)
 LEFT_TO_CELERY = (Ignore, Reject, Retry, KombuError, ConnectionError)
 
 
-class BriefRequest(Request):
-    """Celery's, but a stage that takes milliseconds sends no event of its start: its end follows."""
+class StageRequest(Request):
+    """Celery's, but the body is opened once: ``message_check.py`` has done so, and the pool need not."""
+
+    def __init__(self, message: Any, *, body: Any, decoded: bool, **options: Any) -> None:
+        super().__init__(message, body=message.payload, decoded=True, **options)
+
+
+class BriefRequest(StageRequest):
+    """A stage that takes milliseconds sends no event of its start: its end follows."""
 
     def send_event(self, type: str, **fields: Any) -> None:
         """All others."""
@@ -67,7 +74,7 @@ def stage_task(
     @app.task(  # type: ignore[untyped-decorator]  # Celery is not typed
         name=name,
         base=StageTask,
-        Request=BriefRequest if brief else Request,
+        Request=BriefRequest if brief else StageRequest,
         # An id is not made final once more at the end of each stage; a failure of Celery's own is told.
         ignore_result=True,
         store_errors_even_if_ignored=True,

@@ -8,12 +8,44 @@ times the CPU of one on the driver.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from psycopg2 import errors
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db.prepared import prepared
+
+
+class Rows(Protocol):
+    """Runs statements in a transaction that is open; the same as ``rows`` without its session."""
+
+    def __call__(self, values: Mapping[str, Any], *statements: str) -> list[Any]:
+        """The last one's rows."""
+
+
+class Transaction:
+    """A transaction of nothing but such statements. ``connection``: a pooled one, in autocommit mode.
+
+    It begins together with its first statement: one round trip less than psycopg2's own.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._notes = connection.info
+        self._cursor = connection.driver_connection.cursor()
+        self._begin = "BEGIN;"
+
+    def rows(self, values: Mapping[str, Any], *statements: str) -> list[Any]:
+        """See ``Rows``."""
+        texts = [prepared(sql).ready(self._cursor, self._notes) for sql in statements]
+        self._cursor.execute(self._begin + ";".join(texts), values)
+        self._begin = ""
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    def end(self, how: str) -> None:
+        """``COMMIT`` or ``ROLLBACK``."""
+        if not self._begin:
+            self._cursor.execute(how)
+        self._cursor.close()
 
 
 def rows(session: Session, values: Mapping[str, Any], *statements: str) -> list[Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db.models import Chat, ChatMember, Message
+from llmchatlinker.db.driver import Rows
+from llmchatlinker.db.models import Chat, ChatMember, Message, User
 from llmchatlinker.errors import Conflict, InvalidData, NotFound
 from llmchatlinker.instruction_data.chat import (
     ChatCreate,
@@ -23,11 +24,13 @@ from llmchatlinker.instruction_data.chat import (
 )
 from llmchatlinker.streaming import store
 from llmchatlinker.turns import stop_turns_of_chats
+from llmchatlinker.units import listing
 from llmchatlinker.units.lookups import (
     get_chat,
     get_message,
     get_user,
     members,
+    no_user,
     page,
     users_by_id,
     visible,
@@ -177,26 +180,20 @@ def _message_of(session: Session, chat: Chat, message_id: int) -> Message:
     return message
 
 
-def list_chats(session: Session, data: ChatList) -> Result:
+def list_chats(rows: Rows, data: ChatList) -> Result:
     """CHAT_LIST."""
-    return _list(session, data, None)
+    return _listed(rows, *listing.page(rows, Chat, data))
 
 
-def list_chats_by_user(session: Session, data: ChatListByUser) -> Result:
+def list_chats_by_user(rows: Rows, data: ChatListByUser) -> Result:
     """CHAT_LIST_BY_USER."""
-    user = get_user(session, data.user_id)
-    mine = select(ChatMember.chat_id).where(ChatMember.user_id == user.id)
-    return _list(session, data, Chat.id.in_(mine))
+    user = listing.row(rows, User, data.user_id, no_user(data.user_id))
+    mine = "id IN (SELECT chat_id FROM chat_members WHERE user_id = %(user_id)s)"
+    return _listed(rows, *listing.page(rows, Chat, data, mine, user_id=user.id))
 
 
-def _list(
-    session: Session, data: ChatList | ChatListByUser, condition: ColumnElement[bool] | None
-) -> Result:
-    query = select(Chat).where(Chat.id > (data.after or 0)).order_by(Chat.id)
-    if condition is not None:
-        query = query.where(condition)
-    chats, following = page(session, query, data.limit)
-    users = members(session, [chat.id for chat in chats])
+def _listed(rows: Rows, chats: Sequence[Chat], following: int | None) -> Result:
+    users = listing.members(rows, [chat.id for chat in chats])
     return {"chats": [chat_view(chat, users[chat.id]) for chat in chats], "next": following}
 
 

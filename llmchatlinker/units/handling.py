@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Instruction
 from llmchatlinker.errors import LLMChatLinkerError
 from llmchatlinker.turns import Aftermath
 
 Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A handler that changes nothing, and is asked for often: its transaction has no Session.
+
+    ``read`` gets the transaction's ``Rows`` and the data.
+    """
+
+    read: Callable[[Rows, Any], Result]
+
+    def __call__(self, rows: Rows, data: Any) -> Result:
+        """As it is for other handlers that call no provider."""
+        return self.read(rows, data)
 
 
 @dataclass(frozen=True, slots=True)

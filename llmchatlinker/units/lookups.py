@@ -18,10 +18,15 @@ def get(session: Session, kind: type[Row], field: str, row_id: int, *, lock: boo
     """The row with that id; NotFound names ``field``. ``lock``: nobody else changes it meanwhile."""
     row = session.get(kind, row_id, with_for_update={"key_share": True} if lock else None)
     if row is None:
-        raise NotFound(
-            f"There is no {kind.__name__.lower()} {row_id}.", {"field": field, "value": row_id}
-        )
+        raise missing(kind, field, row_id)
     return row
+
+
+def missing(kind: type[Base], field: str, row_id: int) -> NotFound:
+    """The error of an id that no row has."""
+    return NotFound(
+        f"There is no {kind.__name__.lower()} {row_id}.", {"field": field, "value": row_id}
+    )
 
 
 def get_user(session: Session, user_id: int, *, lock: bool = False) -> User:
@@ -31,7 +36,12 @@ def get_user(session: Session, user_id: int, *, lock: bool = False) -> User:
 
 def no_user(user_id: int) -> NotFound:
     """The error of a user's id that nobody has."""
-    return NotFound(f"There is no user {user_id}.", {"field": "user_id", "value": user_id})
+    return missing(User, "user_id", user_id)
+
+
+def no_provider(provider_id: int) -> NotFound:
+    """The error of a provider's id that nobody has."""
+    return missing(Provider, "provider_id", provider_id)
 
 
 def get_chat(session: Session, chat_id: int, *, lock: bool = False) -> Chat:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import LLM, Provider
 from llmchatlinker.errors import Conflict, InvalidData
 from llmchatlinker.instruction_data.fields import Data
@@ -21,7 +23,13 @@ from llmchatlinker.instruction_data.llm import (
     LLMProviderUpdate,
     LLMUpdate,
 )
-from llmchatlinker.units.lookups import get_llm, get_provider, get_provider_to_delete, page
+from llmchatlinker.units import listing
+from llmchatlinker.units.lookups import (
+    get_llm,
+    get_provider,
+    get_provider_to_delete,
+    no_provider,
+)
 from llmchatlinker.units.views import llm_view, provider_view
 
 Result = dict[str, Any]
@@ -81,10 +89,9 @@ def delete_provider(session: Session, data: LLMProviderDelete) -> Result:
     return {}
 
 
-def list_providers(session: Session, data: LLMProviderList) -> Result:
+def list_providers(rows: Rows, data: LLMProviderList) -> Result:
     """LLM_PROVIDER_LIST."""
-    query = select(Provider).where(Provider.id > (data.after or 0)).order_by(Provider.id)
-    providers, following = page(session, query, data.limit)
+    providers, following = listing.page(rows, Provider, data)
     return {"providers": [provider_view(item) for item in providers], "next": following}
 
 
@@ -123,22 +130,17 @@ def delete_llm(session: Session, data: LLMDelete) -> Result:
     return {}
 
 
-def list_llms(session: Session, data: LLMList) -> Result:
+def list_llms(rows: Rows, data: LLMList) -> Result:
     """LLM_LIST."""
-    return _list(session, data, None)
+    return _listed(*listing.page(rows, LLM, data))
 
 
-def list_llms_by_provider(session: Session, data: LLMListByProvider) -> Result:
+def list_llms_by_provider(rows: Rows, data: LLMListByProvider) -> Result:
     """LLM_LIST_BY_PROVIDER."""
-    provider = get_provider(session, data.provider_id)
-    return _list(session, data, LLM.provider_id == provider.id)
+    provider = listing.row(rows, Provider, data.provider_id, no_provider(data.provider_id))
+    of_it = "provider_id = %(provider_id)s"
+    return _listed(*listing.page(rows, LLM, data, of_it, provider_id=provider.id))
 
 
-def _list(
-    session: Session, data: LLMList | LLMListByProvider, condition: ColumnElement[bool] | None
-) -> Result:
-    query = select(LLM).where(LLM.id > (data.after or 0)).order_by(LLM.id)
-    if condition is not None:
-        query = query.where(condition)
-    llms, following = page(session, query, data.limit)
+def _listed(llms: Sequence[LLM], following: int | None) -> Result:
     return {"llms": [llm_view(llm) for llm in llms], "next": following}

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Chat, ChatMember, Record, User
 from llmchatlinker.instruction_data.user import (
     UserCreate,
@@ -18,8 +19,8 @@ from llmchatlinker.instruction_data.user import (
 )
 from llmchatlinker.streaming import store
 from llmchatlinker.turns import stop_turns_of_chats
-from llmchatlinker.units import former_users
-from llmchatlinker.units.lookups import get_user, page
+from llmchatlinker.units import former_users, listing
+from llmchatlinker.units.lookups import get_user, no_user
 from llmchatlinker.units.views import record_view, user_view
 
 Result = dict[str, Any]
@@ -71,17 +72,16 @@ def chats_of_nobody_else(user_id: int) -> Any:
     )
 
 
-def list_users(session: Session, data: UserList) -> Result:
+def list_users(rows: Rows, data: UserList) -> Result:
     """USER_LIST."""
-    query = select(User).where(User.id > (data.after or 0)).order_by(User.id)
-    users, following = page(session, query, data.limit)
+    users, following = listing.page(rows, User, data)
     return {"users": [user_view(user) for user in users], "next": following}
 
 
-def get(session: Session, data: UserGet) -> Result:
+def get(rows: Rows, data: UserGet) -> Result:
     """USER_GET; a name was resolved to its id by decode."""
     assert data.user_id is not None
-    return {"user": user_view(get_user(session, data.user_id))}
+    return {"user": user_view(listing.row(rows, User, data.user_id, no_user(data.user_id)))}
 
 
 def enable_recording(session: Session, data: UserReference) -> Result:
@@ -109,13 +109,8 @@ def delete_records(session: Session, data: UserReference) -> Result:
     return {"deleted": len(deleted.all())}
 
 
-def list_records(session: Session, data: UserRecords) -> Result:
+def list_records(rows: Rows, data: UserRecords) -> Result:
     """USER_INSTRUCTION_RECORDING_LIST, oldest first."""
-    user = get_user(session, data.user_id)
-    query = (
-        select(Record)
-        .where(Record.user_id == user.id, Record.id > (data.after or 0))
-        .order_by(Record.id)
-    )
-    records, following = page(session, query, data.limit)
+    user = listing.row(rows, User, data.user_id, no_user(data.user_id))
+    records, following = listing.page(rows, Record, data, "user_id = %(user_id)s", user_id=user.id)
     return {"records": [record_view(record) for record in records], "next": following}

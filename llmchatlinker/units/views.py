@@ -9,6 +9,7 @@ from typing import Any
 from llmchatlinker.db.models import LLM, Attempt, Chat, Instruction, Message, Provider, Record, User
 from llmchatlinker.settings import get_settings
 from llmchatlinker.units.headers import shown
+from llmchatlinker.units.listing import Member
 
 
 def moment(value: datetime | None) -> str | None:
@@ -43,7 +44,7 @@ def record_view(record: Record) -> dict[str, Any]:
     }
 
 
-def chat_view(chat: Chat, users: Sequence[User]) -> dict[str, Any]:
+def chat_view(chat: Chat, users: Sequence[User | Member]) -> dict[str, Any]:
     """A chat with its members."""
     return {
         "chat_id": chat.id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import uuid
-from typing import Any
 
 from llmchatlinker import stage_rules, stages
 from llmchatlinker.db.sessions import database
@@ -23,11 +22,8 @@ def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bo
     )
     name, profile = rows[0]
 
-    def work(session: Any) -> Any:
-        return int(profile)
-
     if name == "defect":
-        return stage_rules.run_stage(instruction_id, "execute", work)
+        return stage_rules.run_stage(instruction_id, "execute", lambda: int(profile))
     if name == "defect outside":
         int(profile)
     return _execute(instruction_id, spec, worker)
