@@ -26,6 +26,7 @@ class Bounds:
         self._open: dict[int, float] = {}  # a socket's descriptor, and when its time is over
         self._changed = threading.Condition()
         self._watched = False
+        self._used = False
         self._idle = False
 
     @contextmanager
@@ -35,6 +36,7 @@ class Bounds:
         descriptor = os.dup(connection.fileno())
         with self._changed:
             self._open[descriptor] = end
+            self._used = True
             if not self._watched:
                 self._watched = True
                 threading.Thread(target=self._watch, name="database bounds", daemon=True).start()
@@ -50,7 +52,9 @@ class Bounds:
     def _watch(self) -> None:
         with self._changed:
             while True:
-                self._idle = not self._open
+                # Not at once when there is nothing: to be woken for each statement would slow it.
+                self._idle = not self._open and not self._used
+                self._used = False
                 self._changed.wait(None if self._idle else LOOK)
                 self._idle = False
                 for descriptor, end in self._open.items():
