@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker import leases
 from llmchatlinker.after_commit import follow
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import failure, success
@@ -60,12 +62,16 @@ def execute_with_provider(
         threading.Event().wait(settled.seconds)
 
 
-def _run(work: Callable[[Session, bool], tuple[Any, Aftermath]]) -> tuple[Any, Aftermath]:
-    """``work`` in a transaction: the straight way, or else in one where it does not try that."""
-    try:
-        return database().run(lambda session: work(session, True))
-    except (Declined, psycopg2.IntegrityError):
-        return database().run(lambda session: work(session, False))
+def _run(
+    straight: Callable[[Rows], tuple[Any, Aftermath] | None],
+    general: Callable[[Session], tuple[Any, Aftermath]],
+) -> tuple[Any, Aftermath]:
+    """The straight way in a transaction on the driver; where that is not open, the other in its own."""
+    with suppress(Declined, psycopg2.IntegrityError):
+        done = database().run_on_driver(straight)
+        if done is not None:
+            return done
+    return database().run(general)
 
 
 def _claim(
@@ -73,12 +79,13 @@ def _claim(
 ) -> tuple[bool, Any]:
     """The work, or None and whether the chain goes on."""
 
-    def claim(session: Session, straight: bool) -> tuple[Any, Aftermath]:
+    def straight(rows: Rows) -> tuple[Any, Aftermath] | None:
         aftermath = Aftermath()
-        if straight:
-            work = handler.claim_straight(session, instruction_id, delivery, aftermath)
-            if work is not None:
-                return work, aftermath
+        work = handler.claim_straight(rows, instruction_id, delivery, aftermath)
+        return None if work is None else (work, aftermath)
+
+    def general(session: Session) -> tuple[Any, Aftermath]:
+        aftermath = Aftermath()
         instruction = due(session, instruction_id, "decoded", spec)
         data = parse(spec.data, instruction.data, decoded=True)
         claimed = handler.claim(session, instruction, data, delivery, aftermath)
@@ -86,7 +93,7 @@ def _claim(
         return claimed, aftermath
 
     try:
-        claimed, aftermath = _run(claim)
+        claimed, aftermath = _run(straight, general)
     except Closed as closed:
         return closed.goes_on, None
     except Exception as error:
@@ -109,10 +116,14 @@ def _settle(
 ) -> Again | bool:
     """Commit how the call ended; whether the chain goes on, or when it is to be claimed again."""
 
-    def settle(session: Session, straight: bool) -> tuple[Any, Aftermath]:
+    def straight(rows: Rows) -> tuple[Any, Aftermath] | None:
         aftermath = Aftermath()
-        if straight and handler.settle_straight(session, work, answer, spec.done, aftermath):
-            return Ended({}), aftermath  # which is written already
+        if not handler.settle_straight(rows, work, answer, spec.done, aftermath):
+            return None
+        return Ended({}), aftermath  # which is written already
+
+    def general(session: Session) -> tuple[Any, Aftermath]:
+        aftermath = Aftermath()
         instruction = locked(session, instruction_id)
         settled = handler.settle(session, instruction, work, answer, aftermath)
         if instruction is None or instruction.outcome is not None:
@@ -121,7 +132,7 @@ def _settle(
         return settled, aftermath
 
     try:
-        settled, aftermath = _run(settle)
+        settled, aftermath = _run(straight, general)
     except Exception as error:
         if not again:
             raise

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Chat, Message
 from llmchatlinker.errors import InvalidData, NotFound
 from llmchatlinker.instruction_data.content import parts_of, text_of
@@ -60,17 +61,22 @@ def require_speaker(chat: Chat, user_id: int, speaker: Speaker) -> None:
         raise not_a_member(chat.id, user_id)
 
 
-def by_generate(
+def parent_of(
     session: Session, chat: Chat, data: LLMResponseGenerate, question: Message | None
-) -> Asked:
-    """What LLM_RESPONSE_GENERATE asks; ``question``: its own, where an earlier attempt made it."""
-    assert data.llm_id is not None
+) -> int | None:
+    """Below which message the question goes; ``question``: where an earlier attempt has put it."""
     if question is not None:
-        parent_id = question.parent_id
-    elif data.parent_message_id is not None:
-        parent_id = _branching_point(session, chat, data.parent_message_id)
-    else:
-        parent_id = chat.active_message_id
+        return question.parent_id
+    if data.parent_message_id is not None:
+        return _branching_point(session, chat, data.parent_message_id)
+    return chat.active_message_id
+
+
+def by_generate(
+    data: LLMResponseGenerate, parent_id: int | None, question_id: int | None = None
+) -> Asked:
+    """What LLM_RESPONSE_GENERATE asks; ``question_id``: where an earlier attempt made the question."""
+    assert data.llm_id is not None
     others = [item.llm_id for item in data.fallbacks or () if item.llm_id is not None]
     return Asked(
         user_id=data.user_id,
@@ -79,7 +85,7 @@ def by_generate(
         parts=parts_of(data.user_input),
         llm_ids=tuple(dict.fromkeys([data.llm_id, *others])),
         parameters=data.parameters or {},
-        question_id=None if question is None else question.id,
+        question_id=question_id,
     )
 
 
@@ -105,10 +111,10 @@ def by_regenerate(session: Session, chat: Chat, data: LLMResponseRegenerate) -> 
     )
 
 
-def history(session: Session, parent_id: int | None) -> list[Told]:
+def history(rows: Rows, parent_id: int | None) -> list[Told]:
     """What was said above a question, less what was never answered: no provider takes that."""
     told: list[Told] = []
-    for message in told_up_to(session, parent_id, HISTORY_LENGTH):
+    for message in told_up_to(rows, parent_id, HISTORY_LENGTH):
         if message.role == "user" or message.is_said:
             told.append(message)
         elif told and told[-1].id == message.parent_id:
@@ -116,7 +122,7 @@ def history(session: Session, parent_id: int | None) -> list[Told]:
     return told
 
 
-def request_of(session: Session, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
+def request_of(rows: Rows, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
     """What the provider is sent: the question, and as much of what was said before as fits.
 
     Raises InvalidData for what this LLM can't be asked.
@@ -126,12 +132,12 @@ def request_of(session: Session, chat: Chat, asked: Asked, route: Route) -> Chat
     max_tokens = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
     messages = conversation(
         chat.system_prompt,
-        history(session, asked.parent_id),
+        history(rows, asked.parent_id),
         asked.content,
         window,
         max_tokens if isinstance(max_tokens, int) else None,
         tools=parameters.get("tools"),
-        ratio=1.0 if window is None else ratio(ledger.counted(session, route.provider, route.llm)),
+        ratio=1.0 if window is None else ratio(ledger.counted(rows, route.provider, route.llm)),
     )
     request = ChatRequest(route.llm.llm_name, messages, parameters)
     wire(route.provider.kind).check(request)

@@ -6,9 +6,11 @@ They have worked all the same, and bill it. So what is missing is estimated, and
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
 from llmchatlinker.providers.base import Usage
 from llmchatlinker.streaming.events import Partial
 from llmchatlinker.units import ledger
@@ -25,7 +27,7 @@ def usage_of(session: Session, work: Turn, done: Performed) -> Usage:
     if prompt is not None and completion is not None:
         return usage
     route = work.route
-    factor = ratio(ledger.counted(session, route.provider, route.llm))
+    factor = ratio(ledger.counted(partial(driver.rows, session), route.provider, route.llm))
     if prompt is None:
         sent = estimated(work.request.messages, work.request.parameters.get("tools"))
         prompt = corrected(sent, factor)

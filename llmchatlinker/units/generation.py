@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import (
     Cancelled,
@@ -51,12 +54,12 @@ class _Generation(GeneralWay):
     # --- the straight way ------------------------------------------------------------------------
 
     def settle_straight(
-        self, session: Session, work: Turn, answer: Any, done: str, aftermath: Aftermath
+        self, rows: Rows, work: Turn, answer: Any, done: str, aftermath: Aftermath
     ) -> bool:
         """See ``straight.py``."""
         if not isinstance(answer, Performed):
             return False
-        return straight.settle(session, work, answer, done, aftermath)
+        return straight.settle(rows, work, answer, done, aftermath)
 
     # --- claim ----------------------------------------------------------------------------------
 
@@ -164,9 +167,8 @@ class _Generation(GeneralWay):
             attempt_id = mine.id
             after = store.last_number(session, instruction.id)
         elif answer is None:
-            opened = openings.open_turn(
-                session, instruction.id, chat, asked, route, worker, estimate
-            )
+            rows = partial(driver.rows, session)
+            opened = openings.open_turn(rows, instruction.id, chat, asked, route, worker, estimate)
             assert opened is not None  # the limits were looked at
             attempt_id, after = opened.attempt_id, len(opened.events)
             aftermath.events.append((instruction.id, 1, opened.events))
@@ -210,7 +212,7 @@ class _Generation(GeneralWay):
             if refused is not None and not lines:
                 route = replace(route, reason=refused.code)
             try:
-                return route, request_of(session, chat, asked, route)
+                return route, request_of(partial(driver.rows, session), chat, asked, route)
             except InvalidData as error:
                 if mine is not None or route.next_llm_id is None:
                     raise
@@ -240,7 +242,7 @@ class _Generation(GeneralWay):
         price, usage = work.route.price, estimating.usage_of(session, work, done)
         if not ledger.close(session, work.attempt_id, done.error, usage, price):
             return None  # taken over: whoever has done that goes on from there
-        limits.release(session, work.route, work.user_id, aftermath)
+        limits.release(partial(driver.rows, session), work.route, work.user_id, aftermath)
         if handed_back and not _was_shown(done):
             return HandedBack()
         # What was shown already is never generated again: it becomes the answer.
@@ -273,13 +275,14 @@ class Generate(_Generation):
     """LLM_RESPONSE_GENERATE."""
 
     def claim_straight(
-        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+        self, rows: Rows, instruction_id: UUID, worker: str, aftermath: Aftermath
     ) -> Turn | None:
         """See ``straight.py``."""
-        return straight.claim(session, instruction_id, worker, aftermath)
+        return straight.claim(rows, instruction_id, worker, aftermath)
 
     def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
-        return asking.by_generate(session, chat, data, question)
+        parent_id = asking.parent_of(session, chat, data, question)
+        return asking.by_generate(data, parent_id, None if question is None else question.id)
 
 
 class Regenerate(_Generation):

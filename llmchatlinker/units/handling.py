@@ -81,17 +81,17 @@ class ProviderHandler(Protocol):
     again when the connection broke, so it finds out for itself what an earlier run has committed.
 
     ``claim_straight`` and ``settle_straight`` are the same for where nothing is out of the ordinary, in
-    few statements; the row is not locked before. Where they say no, nothing is written, and what they
-    have locked stays locked; or they raise Declined.
+    few statements on the driver; the row is not locked before. Where they say no, nothing is written; or
+    they raise Declined.
     """
 
     def claim_straight(
-        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+        self, rows: Rows, instruction_id: UUID, worker: str, aftermath: Aftermath
     ) -> Any | None:
         """What the work needs; None: claim it."""
 
     def settle_straight(
-        self, session: Session, work: Any, answer: Any, done: str, aftermath: Aftermath
+        self, rows: Rows, work: Any, answer: Any, done: str, aftermath: Aftermath
     ) -> bool:
         """Commit the answer and the outcome, which says ``done``; False: settle it."""
 
@@ -127,13 +127,13 @@ class GeneralWay:
     """Of handlers whose work is too rare for a straight way."""
 
     def claim_straight(
-        self, session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath
+        self, rows: Rows, instruction_id: UUID, worker: str, aftermath: Aftermath
     ) -> Any | None:
         """None: claim it."""
         return None
 
     def settle_straight(
-        self, session: Session, work: Any, answer: Any, done: str, aftermath: Aftermath
+        self, rows: Rows, work: Any, answer: Any, done: str, aftermath: Aftermath
     ) -> bool:
         """False: settle it."""
         return False

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import LLM, Attempt, Provider
 from llmchatlinker.errors import Cancelled, LLMChatLinkerError
 from llmchatlinker.providers.base import Usage
@@ -105,11 +106,10 @@ _COUNTED = """
 """
 
 
-def counted(session: Session, provider: Provider, llm: LLM) -> list[tuple[int, int]]:
+def counted(rows: Rows, provider: Provider, llm: LLM) -> list[tuple[int, int]]:
     """Prompt tokens of the LLM's newest calls: as we estimated, and as the provider counted them."""
     values = {"provider_id": provider.id, "llm_id": llm.id}
-    rows = session.connection().exec_driver_sql(_COUNTED, values)
-    return [(int(row[0]), int(row[1])) for row in rows]
+    return [(int(row[0]), int(row[1])) for row in rows(values, _COUNTED)]
 
 
 def cost(price: dict[str, float] | None, usage: Usage) -> Decimal | None:

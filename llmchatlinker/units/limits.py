@@ -17,11 +17,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import LLM, Instruction, Provider
 from llmchatlinker.settings import get_settings
 from llmchatlinker.turns import Aftermath, Released
@@ -35,8 +38,9 @@ RATES = ("rate", "llm_rate", "user_rate")
 #: Calls that may be opened at the same moment without a limit's lock.
 STRIPES = 4
 
+_LOCK = "SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0))"
+
 _UNDER_WAY = """
-    SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0));
     SELECT (SELECT count(*) FROM attempts
              WHERE status = 'started' AND lease_until > clock_timestamp() AND {calls}),
            EXISTS (SELECT FROM instructions WHERE {waiting}),
@@ -44,7 +48,6 @@ _UNDER_WAY = """
 """
 
 _LAST_MINUTE = """
-    SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0));
     SELECT (SELECT count(*) FROM attempts
              WHERE started_at > clock_timestamp() - interval '60 seconds' AND {calls}),
            EXISTS (SELECT FROM instructions WHERE {waiting}),
@@ -117,24 +120,22 @@ class Limit:
         key = f"llmchatlinker {self.reason} {self.provider_id} {self.llm_id} {self.user_id}"
         return ids | {"reason": self.reason, "most": self.most, "key": key}
 
-    def look(self, session: Session, *, shared: bool = False) -> tuple[int, bool, float]:
+    def look(self, rows: Rows, *, shared: bool = False) -> tuple[int, bool, float]:
         """Room for how many, whether somebody waits, and seconds until there is room by the clock.
 
         Locks the limit for the rest of the transaction; ``shared``: who looks parks nothing.
         """
         statement = _LAST_MINUTE if self.reason in RATES else _UNDER_WAY
-        statement = statement.format(
-            calls=self._calls, waiting=self._waiting, shared="_shared" if shared else ""
-        )
-        row = session.connection().exec_driver_sql(statement, self.values).one()
+        statement = statement.format(calls=self._calls, waiting=self._waiting)
+        lock = _LOCK.format(shared="_shared" if shared else "")
+        row = rows(self.values, lock, statement)[0]
         return self.most - int(row[0]), bool(row[1]), float(row[2] or 0.0)
 
-    def let_go(self, session: Session, room: int) -> list[Released]:
+    def let_go(self, rows: Rows, room: int) -> list[Released]:
         """Let as many of those who wait go on."""
         statement = _RELEASE.format(waiting=self._waiting)
         values = self.values | {"room": min(room, BATCH)}
-        rows = session.connection().exec_driver_sql(statement, values)
-        return [Released(UUID(row[0]), row[1]) for row in rows]
+        return [Released(UUID(row[0]), row[1]) for row in rows(values, statement)]
 
 
 def _limits(provider: Provider, llm: LLM, user_id: int | None) -> Iterator[Limit]:
@@ -168,10 +169,11 @@ def admit(
     aftermath: Aftermath,
 ) -> Parked | None:
     """None where the call may be made now; otherwise what it waits for."""
+    rows = partial(driver.rows, session)
     for limit in _limits(route.provider, route.llm, user_id):
-        room, somebody_waits, seconds = limit.look(session)
+        room, somebody_waits, seconds = limit.look(rows)
         if room > 0 and somebody_waits and instruction.not_before is None:
-            released = limit.let_go(session, room)
+            released = limit.let_go(rows, room)
             aftermath.released += released
             room -= len(released)
         if room <= 0:
@@ -228,19 +230,19 @@ def to_share(route: Route, user_id: int | None, *, ended: bool = False) -> str |
     return json.dumps([limit.values for limit in found])
 
 
-def release(session: Session, route: Route, user_id: int | None, aftermath: Aftermath) -> None:
+def release(rows: Rows, route: Route, user_id: int | None, aftermath: Aftermath) -> None:
     """A call has ended: let those go on that have waited for its place."""
     for limit in _limits(route.provider, route.llm, user_id):
         if limit.reason not in RATES:
-            _let_go(session, limit, aftermath)
+            _let_go(rows, limit, aftermath)
 
 
-def _let_go(session: Session, limit: Limit, aftermath: Aftermath) -> None:
-    room, somebody_waits, seconds = limit.look(session, shared=True)
+def _let_go(rows: Rows, limit: Limit, aftermath: Aftermath) -> None:
+    room, somebody_waits, seconds = limit.look(rows, shared=True)
     if not somebody_waits:
         return
     if room > 0:
-        aftermath.released += limit.let_go(session, room)
+        aftermath.released += limit.let_go(rows, room)
     elif seconds > 0:
         aftermath.alarms.append(seconds)
 
@@ -274,9 +276,9 @@ _WAITED_FOR = """
 def release_due(session: Session, *, slots: bool = False) -> Aftermath:
     """Let go on what is due by the clock; ``slots``: also what was overlooked when calls ended."""
     aftermath = Aftermath()
-    connection = session.connection()
-    rows = connection.exec_driver_sql(_DUE_RETRIES)
-    aftermath.released += [Released(UUID(row[0]), row[1]) for row in rows]
+    connection, rows = session.connection(), partial(driver.rows, session)
+    retries = connection.exec_driver_sql(_DUE_RETRIES)
+    aftermath.released += [Released(UUID(row[0]), row[1]) for row in retries]
     for (provider_id,) in connection.exec_driver_sql(_DUE_PROBES).all():
         aftermath.released += after_cooldown(session, provider_id, 1)
     reasons = [*RATES, *(("user", "provider", "llm") if slots else ())]
@@ -284,15 +286,16 @@ def release_due(session: Session, *, slots: bool = False) -> Aftermath:
         limit = _limit_of(session, reason, *ids)
         if limit is None:  # it was lifted, or what it was set for is gone
             gone = Limit(reason, BATCH, *ids)
-            aftermath.released += gone.let_go(session, BATCH)
+            aftermath.released += gone.let_go(rows, BATCH)
         else:
-            _let_go(session, limit, aftermath)
+            _let_go(rows, limit, aftermath)
     return aftermath
 
 
 def after_cooldown(session: Session, provider_id: int, room: int = BATCH) -> list[Released]:
     """Let those go on that wait for a provider to recover."""
-    return Limit("cooldown", room, provider_id=provider_id).let_go(session, room)
+    rows = partial(driver.rows, session)
+    return Limit("cooldown", room, provider_id=provider_id).let_go(rows, room)
 
 
 def _limit_of(

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from llmchatlinker.db import driver
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
 from llmchatlinker.errors import NotFound
 from llmchatlinker.leases import lease_end
@@ -136,7 +136,7 @@ def answer_of(session: Session, instruction: Instruction) -> Message:
 
 
 def open_turn(
-    session: Session,
+    rows: Rows,
     instruction_id: UUID,
     chat: Chat,
     asked: Asked,
@@ -182,7 +182,7 @@ def open_turn(
         "seq": seq,
     }
     locks = () if shared is None else (SHARE, STRIPE)
-    found = driver.rows(session, values, *locks, _OPEN)
+    found = rows(values, *locks, _OPEN)
     if not found:
         return None
     message_id, parent_id, attempt_id = found[0]

@@ -11,9 +11,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
-
-from llmchatlinker.db import driver
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import LLM, Chat, Message, Provider
 from llmchatlinker.db.sessions import database
 from llmchatlinker.envelope import success
@@ -86,21 +84,23 @@ _READ = """
 """
 
 
-def claim(session: Session, instruction_id: UUID, worker: str, aftermath: Aftermath) -> Turn | None:
+def claim(rows: Rows, instruction_id: UUID, worker: str, aftermath: Aftermath) -> Turn | None:
     """Take the turn; None, or Declined, where it does not go the straight way."""
     id = {"id": str(instruction_id)}
-    found = driver.rows(session, id, _LOCK, _LOCK_ITS_CHAT, _READ)
+    found = rows(id, _LOCK, _LOCK_ITS_CHAT, _READ)
     if not found:
         return None
     raw, seq, seconds, followers, chat, llm, provider = _taken(found[0])
     data = parse(LLMResponseGenerate, raw, decoded=True)
-    asked = asking.by_generate(session, chat, data, None)
+    if data.parent_message_id is not None:
+        return None  # where that is must be looked up
+    asked = asking.by_generate(data, chat.active_message_id)
     route = Route(llm, provider, 0, 0, 0, next(iter(asked.llm_ids[1:]), None))
     shared = limits.to_share(route, asked.user_id)
     if shared is None:
         return None
     try:
-        request = asking.request_of(session, chat, asked, route)
+        request = asking.request_of(rows, chat, asked, route)
     except InvalidData:
         if route.next_llm_id is None:
             raise
@@ -108,7 +108,7 @@ def claim(session: Session, instruction_id: UUID, worker: str, aftermath: Afterm
     endpoint = endpoint_of(provider, llm, seconds=seconds)
     estimate = estimated(request.messages, request.parameters.get("tools"))
     opened = openings.open_turn(
-        session, instruction_id, chat, asked, route, worker, estimate, shared=shared, seq=seq
+        rows, instruction_id, chat, asked, route, worker, estimate, shared=shared, seq=seq
     )
     if opened is None:
         raise Declined  # it must have its limits alone, and to wait for that it must let go of them
@@ -173,7 +173,7 @@ _END = """
 """
 
 
-def settle(session: Session, work: Turn, done: Performed, says: str, aftermath: Aftermath) -> bool:
+def settle(rows: Rows, work: Turn, done: Performed, says: str, aftermath: Aftermath) -> bool:
     """Commit an answer, and the outcome, which ``says`` so; False or Declined as above."""
     said, tail = done.said, done.tail
     if done.error is not None or work.route.failures or tail is None:
@@ -197,7 +197,7 @@ def settle(session: Session, work: Turn, done: Performed, says: str, aftermath: 
         "tool_calls": None if said.tool_calls is None else json.dumps(said.tool_calls),
         "limits": limits.to_share(work.route, work.user_id, ended=True),
     }
-    found = driver.rows(session, values, _LOCK, limits.SHARE, _ANSWER)
+    found = rows(values, _LOCK, limits.SHARE, _ANSWER)
     if not found:
         raise Declined
     *of_message, somebody_waits = found[0]
@@ -213,7 +213,7 @@ def settle(session: Session, work: Turn, done: Performed, says: str, aftermath: 
         tool_calls=said.tool_calls,
     )
     if somebody_waits:
-        limits.release(session, work.route, work.user_id, aftermath)
+        limits.release(rows, work.route, work.user_id, aftermath)
     outcome = success(text, {"llm_response": message_view(message)}, says)
     events: list[dict[str, Any]] = []
     if usage["total_tokens"] is not None:
@@ -224,7 +224,7 @@ def settle(session: Session, work: Turn, done: Performed, says: str, aftermath: 
         "outcome": json.dumps(outcome),
         "chat_id": message.chat_id,
     }
-    next_turn = driver.rows(session, values, LOCK_CHAT, _END, store.APPEND_ROWS, RELEASE)
+    next_turn = rows(values, LOCK_CHAT, _END, store.APPEND_ROWS, RELEASE)
     aftermath.released += released(next_turn)
     aftermath.events.append((work.instruction_id, tail.first, [*tail.events, *events]))
     return True

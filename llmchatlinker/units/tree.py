@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Integer, literal, select
 from sqlalchemy.orm import Session, aliased
 
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Message
 
 
@@ -56,7 +57,9 @@ class Told:
         return bool(self.content or (self.tool_calls and self.status == "complete"))
 
 
-#: On the driver: every generation asks this, and the ORM took half of its claim for it.
+#: On the driver: every generation asks this, and the ORM took half of its claim for it. ``LATERAL`` and
+#: ``OFFSET 0``: one look into the index for each message. The plan is kept, and one that was made while
+#: the table was small would otherwise join, and read all of it for each.
 _TOLD = """
     WITH RECURSIVE climb AS (
         SELECT id, parent_id, role, content, parts, erased, hidden, status, tool_calls, 1 AS height
@@ -64,7 +67,8 @@ _TOLD = """
         UNION ALL
         SELECT m.id, m.parent_id, m.role, m.content, m.parts, m.erased, m.hidden, m.status,
                m.tool_calls, climb.height + 1
-          FROM messages m JOIN climb ON m.id = climb.parent_id
+          FROM climb
+         CROSS JOIN LATERAL (SELECT * FROM messages WHERE id = climb.parent_id OFFSET 0) m
          WHERE climb.height < %(limit)s
     )
     SELECT id, parent_id, role, content, parts, erased, hidden, status, tool_calls
@@ -72,12 +76,12 @@ _TOLD = """
 """
 
 
-def told_up_to(session: Session, message_id: int | None, limit: int) -> list[Told]:
+def told_up_to(rows: Rows, message_id: int | None, limit: int) -> list[Told]:
     """The same as ``path_to``, of each message what a provider is told."""
     if message_id is None:
         return []
     values = {"id": message_id, "limit": limit}
-    return [Told(*row) for row in session.connection().exec_driver_sql(_TOLD, values)]
+    return [Told(*row) for row in rows(values, _TOLD)]
 
 
 def newest_answer(session: Session, question_id: int) -> Message | None:
