@@ -86,7 +86,10 @@ _RELEASE = """
 """
 
 #: Whoever waits for anything but its turn has a time, and the index knows it.
-_WAITING = "not_before IS NOT NULL AND state = 'waiting' AND wait_reason = %(reason)s"
+#: A range instead of IS NOT NULL: of a table without statistics PostgreSQL believes that few rows are
+#: in a range and nearly all are not null, and then reads all of it where the index is empty.
+HAS_A_TIME = "not_before BETWEEN '-infinity' AND 'infinity'"
+_WAITING = f"{HAS_A_TIME} AND state = 'waiting' AND wait_reason = %(reason)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,7 @@ FULL = f"""
                   AND (limits.user_id IS NULL OR a.user_id = limits.user_id))
         OR EXISTS (
                SELECT FROM instructions i
-                WHERE i.not_before IS NOT NULL AND i.state = 'waiting'
+                WHERE {HAS_A_TIME} AND i.state = 'waiting'
                   AND i.wait_reason = limits.reason
                   AND i.provider_id IS NOT DISTINCT FROM limits.provider_id
                   AND (limits.llm_id IS NULL OR i.llm_id = limits.llm_id)

@@ -1,8 +1,8 @@
 """The straight way of a turn, which most of them go: a first call that is made at once, and its answer.
 
-It reads and writes the same as ``generation.py`` does, and in the same order of locks, but in two round
-trips at each end and past the ORM. What is out of the ordinary is left to the general way: a turn that
-must wait, was delivered twice, goes on after a failure, or is to be ended.
+It reads and writes the same as ``generation.py`` does, and in the same order of locks, but in two or
+three round trips at each end and on the driver. What is out of the ordinary is left to the general way:
+a turn that must wait, was delivered twice, goes on after a failure, or is to be ended.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ _ANSWER = """
       FROM line
      WHERE m.instruction_id = line.id AND m.status = 'generating' AND NOT m.erased
     RETURNING m.id, m.parent_id, m.chat_id, m.user_id, m.llm_id, m.llm_name, m.created_at,
-              EXISTS (SELECT FROM instructions WHERE not_before IS NOT NULL AND state = 'waiting')
-"""
+              EXISTS (SELECT FROM instructions WHERE /* has a time */ AND state = 'waiting')
+""".replace("/* has a time */", limits.HAS_A_TIME)
 
 _END = """
     UPDATE instructions

@@ -321,3 +321,21 @@ def test_limits_hold_across_workers(
     assert {envelope["status"] for envelope in envelopes} == {"success"}
     assert watch.most == 2
     assert len(scene.provider.calls) == COUNT
+
+
+def test_whether_anybody_waits_is_an_index_s_matter_without_statistics_too(scene: Scene) -> None:
+    def explain(session: Any) -> str:
+        connection = session.connection()
+        connection.exec_driver_sql(
+            "CREATE TEMPORARY TABLE instructions (LIKE instructions INCLUDING ALL)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO instructions (id, type, data, deadline_at)"
+            " SELECT gen_random_uuid(), 'USER_LIST', '{}', now() FROM generate_series(1, 2000)"
+        )
+        asked = f"SELECT FROM instructions WHERE {limits.HAS_A_TIME} AND state = 'waiting'"
+        return str(connection.exec_driver_sql(f"EXPLAIN {asked}").all())
+
+    plan = scene.cycle.database.run(explain)
+
+    assert "Seq Scan" not in plan
