@@ -8,8 +8,8 @@ who wait.
 
 Who parks or may park has a limit's lock alone. Calls that end share it: they hinder one another in
 nothing, and whoever parks meanwhile is either seen by them or sees their end. Calls far below the limit
-share it too, and each takes one of ``STRIPES`` further locks before it counts: whatever that count does
-not see has one of the others, so it is out by less than ``STRIPES``.
+share it too, and each takes one of the limit's ``stripes``, which are further locks, before it counts:
+whatever that count does not see has one of the others, so it is out by less than there are stripes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from llmchatlinker.units.routing import Route
 BATCH = 500
 #: Reasons to wait that count calls of the last minute, and not those under way.
 RATES = ("rate", "llm_rate", "user_rate")
-#: Calls that may be opened at the same moment without a limit's lock.
-STRIPES = 4
+#: Calls that may be opened at the same moment without a limit's lock: at least, and at most, since each
+#: holds a connection. In between it is a share of the limit, near which calls are opened one by one.
+STRIPES, MOST_STRIPES, STRIPE_SHARE = 4, 16, 8
 
 _LOCK = "SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0))"
 
@@ -117,6 +118,11 @@ class Limit:
         return " AND ".join(conditions)
 
     @property
+    def stripes(self) -> int:
+        """How many calls may be opened at the same moment while the limit is shared."""
+        return min(max(self.most // STRIPE_SHARE, STRIPES), MOST_STRIPES)
+
+    @property
     def values(self) -> dict[str, Any]:
         """What the statements about it take."""
         ids = {"provider_id": self.provider_id, "llm_id": self.llm_id, "user_id": self.user_id}
@@ -193,18 +199,18 @@ SHARE = """
 """
 
 #: Behind ``SHARE``: the call's stripe of each.
-STRIPE = f"""
+STRIPE = """
     SELECT pg_advisory_xact_lock(
-               hashtextextended(key || ' ' || CAST(%(seq)s AS bigint) %% {STRIPES}, 0))
-      FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb)) AS limits (key text)
+               hashtextextended(key || ' ' || CAST(%(seq)s AS bigint) %% stripes, 0))
+      FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb)) AS limits (key text, stripes int)
 """
 
 #: Behind ``STRIPE``, and in a statement of its own, which sees what was committed until then: a limit
 #: that has no room for sure, or for which somebody waits.
 FULL = f"""
     SELECT FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb))
-             AS limits (reason text, most int, provider_id int, llm_id int, user_id int)
-     WHERE most < {STRIPES} + (
+             AS limits (reason text, most int, stripes int, provider_id int, llm_id int, user_id int)
+     WHERE most < stripes + (
                SELECT count(*) FROM attempts a
                 WHERE a.status = 'started' AND a.lease_until > clock_timestamp()
                   AND (limits.provider_id IS NULL OR a.provider_id = limits.provider_id)
@@ -230,7 +236,7 @@ def to_share(route: Route, user_id: int | None, *, ended: bool = False) -> str |
         found = [limit for limit in found if limit.reason not in RATES]
     elif any(limit.reason in RATES or limit.most < 2 * STRIPES for limit in found):
         return None
-    return json.dumps([limit.values for limit in found])
+    return json.dumps([limit.values | {"stripes": limit.stripes} for limit in found])
 
 
 def release(rows: Rows, route: Route, user_id: int | None, aftermath: Aftermath) -> None:

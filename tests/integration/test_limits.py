@@ -96,6 +96,13 @@ def test_what_exceeds_a_limit_waits_and_is_answered(
     assert scene.cycle.count("instructions", "not_before IS NOT NULL") == 0
 
 
+@pytest.mark.parametrize(("most", "stripes"), [(8, 4), (32, 4), (64, 8), (128, 16), (100_000, 16)])
+def test_more_calls_are_opened_at_the_same_moment_the_farther_off_their_limit_is(
+    most: int, stripes: int
+) -> None:
+    assert limits.Limit("user", most).stripes == stripes
+
+
 def test_limits_that_claims_share_hold_when_many_begin_at_once(
     scene: Scene, configure: Configure
 ) -> None:
