@@ -63,13 +63,29 @@ def test_an_error_of_a_statement_takes_everything_back_and_the_connection_goes(
 
     def work(rows: Rows) -> None:
         rows({"name": "ada"}, INSERT)
+        rows({}, "SELECT 1 / 0")
+
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        database.run_on_driver(work)
+
+    assert users(database) == 0
+    assert pid(database) != before
+
+
+def test_a_constraint_that_is_broken_takes_everything_back_and_the_connection_stays(
+    database: Database,
+) -> None:
+    before = pid(database)
+
+    def work(rows: Rows) -> None:
+        rows({"name": "ada"}, INSERT)
         rows({"name": "ada"}, INSERT)
 
     with pytest.raises(psycopg2.errors.UniqueViolation):
         database.run_on_driver(work)
 
     assert users(database) == 0
-    assert pid(database) != before
+    assert pid(database) == before
 
 
 def test_a_process_that_is_told_to_stop_in_one_leaves_none_open(database: Database) -> None:
