@@ -352,7 +352,13 @@ class Attempt(Base):
         Index("ix_attempts_in_doubt", "finished_at", postgresql_where=text("status = 'in_doubt'")),
         Index(None, "started_at"),
         Index(None, "provider_id", "started_at"),
-        Index("ix_attempts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+        # A user's calls of the last minute, and all of them for an erasure.
+        Index(
+            "ix_attempts_user_id_started_at",
+            "user_id",
+            "started_at",
+            postgresql_where=text("user_id IS NOT NULL"),
+        ),
         CheckConstraint(
             "status IN ('started', 'answered', 'failed', 'cancelled', 'in_doubt')", name="status"
         ),

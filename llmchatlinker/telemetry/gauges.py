@@ -50,7 +50,7 @@ _READ = """
       WHERE h.cooldown_until > clock_timestamp() ORDER BY 5 DESC LIMIT %(providers)s)
     UNION ALL
     (SELECT 'in_doubt_attempts', provider_name, '', '', count(*), 0 FROM attempts
-      WHERE status = 'in_doubt' AND finished_at > clock_timestamp() - interval '1 hour'
+      WHERE status = 'in_doubt' AND finished_at > now() - interval '1 hour'
       GROUP BY provider_name ORDER BY 5 DESC LIMIT %(providers)s)
     UNION ALL
     SELECT 'dead_letters_kept', '', '', '', count(*), 0

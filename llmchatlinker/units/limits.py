@@ -48,13 +48,18 @@ _UNDER_WAY = """
            0.0
 """
 
+#: ``clock_timestamp()`` changes within a statement, so no index is searched for it: every call that the
+#: ledger has of a user would be read, or of everybody. ``now()``, when the transaction began, is no later,
+#: and leaves the last minute to be looked at one by one.
 _LAST_MINUTE = """
     SELECT (SELECT count(*) FROM attempts
-             WHERE started_at > clock_timestamp() - interval '60 seconds' AND {calls}),
+             WHERE started_at > now() - interval '60 seconds'
+               AND started_at > clock_timestamp() - interval '60 seconds' AND {calls}),
            EXISTS (SELECT FROM instructions WHERE {waiting}),
            (SELECT extract(epoch FROM started_at + interval '60 seconds' - clock_timestamp())
               FROM attempts
-             WHERE started_at > clock_timestamp() - interval '60 seconds' AND {calls}
+             WHERE started_at > now() - interval '60 seconds'
+               AND started_at > clock_timestamp() - interval '60 seconds' AND {calls}
              ORDER BY started_at DESC OFFSET %(most)s - 1 LIMIT 1)
 """
 
@@ -129,15 +134,18 @@ class Limit:
         key = f"llmchatlinker {self.reason} {self.provider_id} {self.llm_id} {self.user_id}"
         return ids | {"reason": self.reason, "most": self.most, "key": key}
 
+    def statement(self) -> str:
+        """What counts, to be run behind the lock."""
+        statement = _LAST_MINUTE if self.reason in RATES else _UNDER_WAY
+        return statement.format(calls=self._calls, waiting=self._waiting)
+
     def look(self, rows: Rows, *, shared: bool = False) -> tuple[int, bool, float]:
         """Room for how many, whether somebody waits, and seconds until there is room by the clock.
 
         Locks the limit for the rest of the transaction; ``shared``: who looks parks nothing.
         """
-        statement = _LAST_MINUTE if self.reason in RATES else _UNDER_WAY
-        statement = statement.format(calls=self._calls, waiting=self._waiting)
         lock = _LOCK.format(shared="_shared" if shared else "")
-        row = rows(self.values, lock, statement)[0]
+        row = rows(self.values, lock, self.statement())[0]
         return self.most - int(row[0]), bool(row[1]), float(row[2] or 0.0)
 
     def let_go(self, rows: Rows, room: int) -> list[Released]:

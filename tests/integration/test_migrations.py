@@ -85,9 +85,10 @@ def test_an_empty_database_is_migrated_once(empty: Database) -> None:
 
 def test_many_may_migrate_at_once(empty: Database, newer: None) -> None:
     """An index is built concurrently in it: who waits for the lock must not be waited for."""
+    all_of_them = len(migrations.revisions())
     applied = at_once([partial(migrate, empty)] * 4)
 
-    assert sorted(map(len, applied)) == [0, 0, 0, 2]
+    assert sorted(map(len, applied)) == [0, 0, 0, all_of_them]
 
 
 def test_what_a_newer_version_has_added_is_no_trouble(database: Database, newer: None) -> None:
@@ -101,7 +102,7 @@ def test_what_a_newer_version_has_added_is_no_trouble(database: Database, newer:
 
 def test_what_a_newer_version_has_taken_away_is_said(database: Database) -> None:
     sql(database, "UPDATE alembic_version SET version_num = '9999'")
-    sql(database, "UPDATE compatibility SET oldest = '0002'")
+    sql(database, "UPDATE compatibility SET oldest = '9999'")
 
     for look in (pending, migrate, check_schema):
         with pytest.raises(ConfigurationError, match="9999.*Upgrade this installation"):
