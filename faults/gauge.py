@@ -1,15 +1,16 @@
-"""How large the processes of a world are after a round, beside what they were when it had warmed up."""
+"""How large the processes of a world are after a round, beside what they may be."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 from benchmarks.clients import Client
 from benchmarks.servers import Place
 from faults import sizes
 from faults.crew import Crew
-from faults.sizes import Sizes
+from faults.sizes import CLIENT, POSTGRESQL, RABBITMQ, WORKER, Sizes
 from tests.servers.rabbitmq import PrivateRabbitMQ
 
 #: Seconds in which a server notices that a process is gone.
@@ -24,26 +25,27 @@ _POSTGRESQL = """
 
 
 class Gauge:
-    """Of one world. ``take_baseline`` when it is warm and quiet."""
+    """Of one world. ``limits``: of its processes, by their kind."""
 
-    def __init__(self, place: Place, rabbitmq: PrivateRabbitMQ, crew: Crew, client: Client) -> None:
+    def __init__(
+        self,
+        place: Place,
+        rabbitmq: PrivateRabbitMQ,
+        crew: Crew,
+        client: Client,
+        limits: Mapping[str, Mapping[str, int]],
+    ) -> None:
         self._place = place
         self._rabbitmq = rabbitmq
         self._crew = crew
         self._client = client
-        self._baseline: dict[str, Sizes] = {}
-
-    def take_baseline(self) -> None:
-        """What there is now is what there may be."""
-        self._baseline = {
-            kind: sizes.most(each) for kind, each in self.now().items() if kind != HARNESS
-        }
+        self._limits = limits
 
     def now(self) -> dict[str, list[Sizes]]:
         """Of all processes, by their kind."""
         pids = {
-            "a worker": [member.pid for member in self._crew.members],
-            "the client": [self._client.pid],
+            WORKER: [member.pid for member in self._crew.members],
+            CLIENT: [self._client.pid],
             HARNESS: [os.getpid()],
         }
         return {kind: self._of(each) for kind, each in pids.items()}
@@ -55,9 +57,9 @@ class Gauge:
             now = self.now()
             every = [each for kind in now.values() for each in kind]
             found = sizes.of_nobody(self._connections(), every)
-            for kind, baseline in self._baseline.items():
+            for kind, limits in self._limits.items():
                 for each in now[kind]:
-                    found += sizes.beyond(each, baseline, kind)
+                    found += sizes.beyond(each, limits, kind)
             if not found or time.monotonic() > end:
                 return found
             time.sleep(LOOK)
@@ -66,7 +68,7 @@ class Gauge:
         """What many rounds must not enlarge: of workers that nothing was done to, if there are any."""
         workers = self._of([member.pid for member in self._crew.spared or self._crew.members])
         found: dict[str, float] = {}
-        for kind, each in (("a worker", workers), ("the client", self._of([self._client.pid]))):
+        for kind, each in ((WORKER, workers), (CLIENT, self._of([self._client.pid]))):
             largest = sizes.most(each)
             found[f"{kind}: MB of memory"] = largest.memory
             found |= {f"{kind}: {name}": count for name, count in largest.counts.items()}
@@ -78,6 +80,6 @@ class Gauge:
     def _connections(self) -> dict[str, int]:
         """Of the product's processes to PostgreSQL, and of all to RabbitMQ, as the servers see it."""
         return {
-            "connections to postgresql": self._place.sql(_POSTGRESQL)[0][0],
-            "connections to rabbitmq": self._rabbitmq.connections(self._place.name),
+            POSTGRESQL: self._place.sql(_POSTGRESQL)[0][0],
+            RABBITMQ: self._rabbitmq.connections(self._place.name),
         }

@@ -1,8 +1,9 @@
 """How large the processes of a scenario are: connections to either server, threads, memory.
 
-A *baseline* is taken when the world has worked for the first time and is quiet. After a round no process
-may have more than that, but for what a pool may still open; and a server has no connection that is no
-living process's.
+After a round no process has more than its *limits*, and a server has no connection that is no living
+process's. A limit is what the product's own code opens when every pool is full, and nothing is added
+to it. What a process had before is none: a pool opens a connection when more are at work at once than
+ever before, which depends on the moment, so that two quiet systems may differ by the whole pool.
 """
 
 from __future__ import annotations
@@ -16,12 +17,19 @@ import psutil
 
 from benchmarks.processes import MEGABYTE
 from benchmarks.servers import Place
-from llmchatlinker.settings import Settings
+from llmchatlinker.settings import PREFIX
+from llmchatlinker.sizing import BROKER_CONNECTIONS, CLIENT_BROKER_CONNECTIONS
 
-#: So many more than at the baseline: not every round needs as many at once.
-SLACK = {"connections to postgresql": 4, "connections to rabbitmq": 4, "threads": 8}
-#: So many a process may have in any case: its pool, and a worker's own for messages, events and hints.
-ALWAYS = {"connections to rabbitmq": Settings().broker_pool_size + 3}
+POSTGRESQL, RABBITMQ, THREADS = "connections to postgresql", "connections to rabbitmq", "threads"
+COUNTS = (POSTGRESQL, RABBITMQ, THREADS)
+WORKER, CLIENT = "a worker", "the client"
+
+#: Threads beside those that work on instructions, by name; each is there once, when it was needed.
+WORKER_THREADS = (
+    "main", "sweeper", "leases", "events", "streams", "calls", "hints", "alarms",
+)  # fmt: skip
+#: ``replies`` twice: hints and pushes have a queue each. ``database bounds``: of submissions.
+CLIENT_THREADS = ("main", "replies", "replies", "results", "followers", "hints", "database bounds")
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,8 @@ class Sizes:
 def of(pid: int, place: Place) -> Sizes | None:
     """Of the process with that pid; None when it has just died."""
     ports = {
-        "connections to postgresql": urlsplit(place.database_url).port,
-        "connections to rabbitmq": urlsplit(place.broker_url).port,
+        POSTGRESQL: urlsplit(place.database_url).port,
+        RABBITMQ: urlsplit(place.broker_url).port,
     }
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
@@ -46,7 +54,7 @@ def of(pid: int, place: Place) -> Sizes | None:
             if connection.raddr and connection.status == psutil.CONN_ESTABLISHED
         ]
         counts = {name: sum(one == port for one in remote) for name, port in ports.items()}
-        counts["threads"] = process.num_threads()
+        counts[THREADS] = process.num_threads()
         return Sizes(counts, round(process.memory_info().rss / MEGABYTE, 1))
     return None
 
@@ -54,16 +62,39 @@ def of(pid: int, place: Place) -> Sizes | None:
 def most(all_sizes: Iterable[Sizes]) -> Sizes:
     """Of each, what the process with most of it has."""
     kept = list(all_sizes)
-    counts = {name: max(sizes.counts[name] for sizes in kept) for name in SLACK}
+    counts = {name: max(sizes.counts[name] for sizes in kept) for name in COUNTS}
     return Sizes(counts, max(sizes.memory for sizes in kept))
 
 
-def beyond(now: Sizes, baseline: Sizes, whose: str) -> list[str]:
-    """What there is more of than at the baseline, as sentences."""
+def limits(settings: Mapping[str, str], concurrency: int) -> dict[str, dict[str, int]]:
+    """What a process with these settings may have, by its kind.
+
+    PostgreSQL: the one pool of a process, which opens no more than its size (``db/sessions.py``,
+    ``max_overflow=0``), and through which everything goes. RabbitMQ: kombu's one pool, and what stands
+    with ``BROKER_CONNECTIONS`` beside it.
+    """
+    database = int(settings[PREFIX + "DATABASE_POOL_SIZE"])
+    broker = int(settings[PREFIX + "BROKER_POOL_SIZE"])
+    return {
+        WORKER: {
+            POSTGRESQL: database,
+            RABBITMQ: broker + BROKER_CONNECTIONS,
+            THREADS: concurrency + len(WORKER_THREADS),
+        },
+        CLIENT: {
+            POSTGRESQL: database,
+            RABBITMQ: broker + CLIENT_BROKER_CONNECTIONS,
+            THREADS: len(CLIENT_THREADS),
+        },
+    }
+
+
+def beyond(now: Sizes, most: Mapping[str, int], whose: str) -> list[str]:
+    """What there is more of than there may be, as sentences."""
     return [
-        f"{whose}: {now.counts[name]} {name}, {baseline.counts[name]} when all was quiet before"
-        for name, slack in SLACK.items()
-        if now.counts[name] > max(baseline.counts[name] + slack, ALWAYS.get(name, 0))
+        f"{whose}: {now.counts[name]} {name}, of which it may have {limit}"
+        for name, limit in most.items()
+        if now.counts[name] > limit
     ]
 
 

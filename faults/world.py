@@ -15,7 +15,7 @@ from typing import Any, Self
 from benchmarks.clients import Client
 from benchmarks.servers import Place
 from benchmarks.sides import CONCURRENCY, Side, ours
-from faults import failpoints
+from faults import failpoints, sizes
 from faults.checker import Check, Verdict
 from faults.client import CUES
 from faults.clock import WrongClock
@@ -158,7 +158,8 @@ class World:
         self.client = Client(self.side, self._directory, "faults.client")
         self._up.callback(self.client.stop)
         self.client.receive()
-        self.gauge = Gauge(self.place, self.servers.rabbitmq, self.crew, self.client)
+        limits = sizes.limits(self.side.settings, self._concurrency)
+        self.gauge = Gauge(self.place, self.servers.rabbitmq, self.crew, self.client, limits)
         endpoint = self.provider.base_url
         provider = self.do("LLM_PROVIDER_ADD", name="scripted", api_endpoint=endpoint)["provider"]
         llm = self.do("LLM_ADD", provider_id=provider["provider_id"], llm_name="echo")["llm"]
@@ -174,7 +175,6 @@ class World:
         warm = self.round("warm-up", random.Random(0), size, lambda *_: Counter())
         if warm.verdict.breaches:
             raise RuntimeError(f"With nothing broken: {warm.verdict.breaches}")
-        self.gauge.take_baseline()
 
     def do(self, type_name: str, **data: Any) -> dict[str, Any]:
         """An instruction that must succeed; its data."""

@@ -23,8 +23,14 @@ from llmchatlinker import measured
 from llmchatlinker.errors import InvalidData
 from llmchatlinker.topology import CONTROL, DATABASE, GENERATE
 
-#: Connections of a worker process to RabbitMQ beside those of its pool: consuming, and events.
-BROKER_CONNECTIONS = 2
+#: Connections of a worker process to RabbitMQ beside those of its pool: what it consumes with (remote
+#: control and what workers tell each other are channels of it), Celery's events (``consumer.py``), hints
+#: and pushes (``results/hints.py``). All else takes one of the pool: stages that hand on, the sweeper,
+#: and who takes in dead letters.
+BROKER_CONNECTIONS = 3
+#: The same of a client process: for its hints, for pushes once it follows a response, and for hints of
+#: its own once a cancel of it has ended something.
+CLIENT_BROKER_CONNECTIONS = 3
 #: More slots or processes than this are a mistake in the question.
 MOST = 1_000_000
 

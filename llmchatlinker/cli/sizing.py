@@ -87,6 +87,9 @@ def sizing(
 
 def show(found: Plan, load: Load) -> None:
     """As people read it."""
+    from llmchatlinker.sizing import CLIENT_BROKER_CONNECTIONS
+
+    of_client = load.broker_pool_size + CLIENT_BROKER_CONNECTIONS
     print_table(
         ("queues", "processes", "threads each", "busy", "MB each"),
         [
@@ -99,7 +102,7 @@ def show(found: Plan, load: Load) -> None:
         f"workers, {found.postgresql_cores:.1f} for PostgreSQL, {found.rabbitmq_cores:.1f} for "
         f"RabbitMQ.\nConnections of workers, at most: {found.postgresql_connections} to PostgreSQL, "
         f"{found.rabbitmq_connections} to RabbitMQ; each client process adds up to "
-        f"{load.pool_size} and {load.broker_pool_size + 1}.\n{found.slots} calls at once: "
+        f"{load.pool_size} and {of_client}.\n{found.slots} calls at once: "
         f"{found.waiting:.2%} of the generations wait for a place, on average "
         f"{found.mean_wait:.3f} s."
     )

@@ -48,9 +48,9 @@ _UNDER_WAY = """
            0.0
 """
 
-#: ``clock_timestamp()`` changes within a statement, so no index is searched for it: every call that the
-#: ledger has of a user would be read, or of everybody. ``now()``, when the transaction began, is no later,
-#: and leaves the last minute to be looked at one by one.
+#: ``clock_timestamp()`` changes within a statement, so no index is searched for it: every call that
+#: the ledger has of a user would be read, or of everybody. ``now()``, when the transaction began, is no
+#: later, and leaves the last minute to be looked at one by one.
 _LAST_MINUTE = """
     SELECT (SELECT count(*) FROM attempts
              WHERE started_at > now() - interval '60 seconds'

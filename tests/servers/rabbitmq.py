@@ -253,11 +253,16 @@ class PrivateRabbitMQ:
 
     def connections(self, vhost: str) -> int:
         """How many connections there are to a virtual host."""
+        return len(self.peers(vhost))
+
+    def peers(self, vhost: str) -> list[int]:
+        """The ports at the other ends of its connections, as ``list_connections`` has them."""
         told = self._told(
-            "integer_to_list(length([I || I <- rabbit_networking:connection_info_all([vhost]),"
-            f" I =:= [{{vhost, {_binary(vhost)}}}]]))"
+            'lists:flatten([io_lib:format("~b ", [P]) || [{peer_port, P}, {vhost, V}]'
+            " <- rabbit_networking:connection_info_all([peer_port, vhost]),"
+            f" V =:= {_binary(vhost)}])"
         )
-        return int(told)
+        return [int(port) for port in told.split()]
 
     def close_connections(self, vhost: str, reason: str) -> None:
         """Close every connection to a virtual host, as ``rabbitmqctl close_all_connections`` does."""

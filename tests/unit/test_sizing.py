@@ -82,6 +82,7 @@ def test_generations_need_a_slot_each_for_as_long_as_the_provider_talks() -> Non
     assert by_queue["user, chat, llm"].processes == 1
     assert all(unit.use <= 0.6 for unit in found.units)
     assert found.postgresql_connections == found.processes * 10
+    assert found.rabbitmq_connections == found.processes * 13
     assert found.memory > found.processes * Costs().process_memory
 
 
