@@ -7,21 +7,24 @@ Nothing here judges by time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.servers import Place
 from faults.journal import Journal, Memory
-from faults.plan import Plan, Step, Track
+from faults.plan import PROBE, Plan, Step, Track
 from faults.provider import CountingProvider, answer_to
 
 GENERATE = "LLM_RESPONSE_GENERATE"
+#: Codes, beside those of a scenario, that are right only where the step asks for it: its prompt says
+#: how the provider fails, or its client cancels it.
+PROVIDERS_FAULT = ("provider_error", "provider_timeout")
 
 _ROWS = """
     SELECT CAST(id AS text),
            coalesce(data ->> 'title', data ->> 'user_input', data ->> 'username'), state, outcome
-      FROM instructions WHERE seq > %s
+      FROM instructions WHERE seq > %s AND seq <= %s
 """
 _LINES = """
     SELECT CAST(instruction_id AS text), status, first_delta_at IS NOT NULL FROM attempts
@@ -69,7 +72,9 @@ class Verdict:
 
 
 class Check:
-    """The comparison of one round. ``after``: the last seq before it; ``allowed``: codes that may be."""
+    """The comparison of one round. ``after``, ``until``: the last seq before it, and of it; ``allowed``:
+    codes that may be; ``called``: how often each tag had been asked for before.
+    """
 
     def __init__(
         self,
@@ -78,7 +83,9 @@ class Check:
         plan: Plan,
         journal: Journal,
         after: int,
+        until: int,
         allowed: Iterable[str],
+        called: Mapping[str, int],
     ) -> None:
         self.verdict = Verdict(breaches=list(journal.defects))
         self._place = place
@@ -86,9 +93,10 @@ class Check:
         self._plan = plan
         self._journal = journal
         self._allowed = {"success", *allowed}
+        self._called = called
         self._rows: dict[str, tuple[str, str, Any]] = {}
         self._of_tag: dict[str, list[str]] = {}
-        for known, text, state, outcome in place.sql(_ROWS, after):
+        for known, text, state, outcome in place.sql(_ROWS, after, until):
             self._rows[known] = (text, state, outcome)
             if text:
                 self._of_tag.setdefault(text.split()[0], []).append(known)
@@ -107,6 +115,7 @@ class Check:
     def run(self) -> Verdict:
         """All of it."""
         self._envelopes()
+        self._owners()
         self._effects()
         self._ledger()
         for track in self._plan.tracks:
@@ -131,7 +140,7 @@ class Check:
                 if not memory.refusals:
                     verdict.breach(f"{step.tag}: neither accepted nor refused")
                 continue
-            if memory.uncertain and self._withdrawn(memory):
+            if memory.uncertain and not memory.envelopes and self._withdrawn(memory):
                 continue
             verdict.accepted += 1
             verdict.ends[self._end(step, memory)] += 1
@@ -159,9 +168,29 @@ class Check:
             return
         if any(envelope != row[2] for envelope in memory.envelopes):
             verdict.breach(f"{tag}: {memory.id} has another envelope than its client got")
-        if memory.code not in self._allowed:
+        if memory.envelopes[0].get("instruction_id") != memory.id:
+            verdict.breach(f"{tag}: {memory.id} has the envelope of another id")
+        if memory.code not in self._allowed or not self._asked_for(tag, memory.code):
             said = memory.envelopes[0].get("message")
             verdict.breach(f"{tag}: {memory.id} ended with {memory.code}: {said}")
+
+    def _asked_for(self, tag: str, code: str | None) -> bool:
+        (step,) = (step for step in self._plan.steps if step.tag == tag)
+        if code in PROVIDERS_FAULT:
+            return "manner=" in str(step.data.get("user_input"))
+        return code != "cancelled" or step.cancel is not None
+
+    def _owners(self) -> None:
+        """Whatever its type: no row that nobody submitted, and none that two did."""
+        known = Counter(self._journal.of(step.tag).id for step in self._plan.steps)
+        tagged = {each for step in self._plan.steps for each in self._of_tag.get(step.tag, [])}
+        for row_id, row in self._rows.items():
+            if known[row_id] != 1 and row[1] != "withdrawn" and row_id not in tagged:
+                self.verdict.duplicated += 1
+                self.verdict.breach(f"{row_id}: {known[row_id]} submissions have it")
+        for each, count in known.items():
+            if each is not None and count > 1:
+                self.verdict.breach(f"{each}: {count} submissions got it")
 
     # --- effects, once ----------------------------------------------------------------------------
 
@@ -184,6 +213,11 @@ class Check:
 
     def _ledger(self) -> None:
         verdict = self.verdict
+        ours = {step.tag for step in self._plan.steps} | {PROBE}
+        for tag, calls in list(self._calls.items()):
+            if tag not in ours and calls > self._called.get(tag, 0):
+                verdict.unledgered += calls - self._called.get(tag, 0)
+                verdict.breach(f"{tag}: called in a round that is not its own")
         for step in self._plan.steps:
             if step.type != GENERATE:
                 continue
@@ -194,7 +228,10 @@ class Check:
             ]
             calls = self._calls[step.tag]
             perhaps = sum(status in _PERHAPS and not has_said for status, has_said in lines)
-            verdict.in_doubt += sum(status == "in_doubt" for status, _ in lines)
+            in_doubt = sum(status == "in_doubt" for status, _ in lines)
+            verdict.in_doubt += in_doubt
+            if in_doubt and "in_doubt" not in self._allowed:
+                verdict.breach(f"{step.tag}: in doubt, and no worker died: lines {lines}")
             verdict.uncalled += max(0, len(lines) - calls)
             if calls > len(lines):
                 verdict.unledgered += calls - len(lines)
@@ -220,6 +257,10 @@ class Check:
             if role == "user":
                 path.insert(0, content.split()[0])
             here = parent
+        owners = {self._journal.of(step.tag).id for step in track.steps}
+        for nobody in of.keys() - owners:
+            verdict.duplicated += 1
+            verdict.breach(f"chat {chat_id}: messages of {nobody}, which nobody submitted")
         order = {step.tag: place for place, step in enumerate(track.steps)}
         places = [order.get(tag, -1) for tag in path]
         if places != sorted(set(places)):
@@ -234,9 +275,15 @@ class Check:
             if memory.code == "success" and (step.tag not in path or not mine):
                 verdict.lost += 1
                 verdict.breach(f"{step.tag}: a success, and not in its chat: {path}")
-            elif roles["assistant"] and memory.envelopes:
+            elif roles["assistant"] == 1 and memory.envelopes:
                 (answer,) = (row for row in mine if row[3] == "assistant")
+                self._followed(step, memory)
                 self._answer(step.tag, str(step.data["user_input"]), memory, answer)
+
+    def _followed(self, step: Step, memory: Memory) -> None:
+        # Whose submission raised an error has nothing to follow.
+        if step.stream and memory.stream is None and not memory.uncertain:
+            self.verdict.breach(f"{step.tag}: its follower has seen nothing")
 
     def _answer(self, tag: str, prompt: str, memory: Memory, answer: Any) -> None:
         verdict = self.verdict

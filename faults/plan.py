@@ -11,6 +11,8 @@ WORDS = 12
 PACE = 0.06
 
 ANSWERED = "You said:"
+#: The prompt of the turn with which a round ends.
+PROBE = "probe"
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,12 @@ def run_round(
     done.deaths = world.crew.deaths - before
     for code in done.deaths.keys() - scenario.exits:
         done.verdict.breach(f"{done.deaths[code]} workers ended with {code}")
-    if done.verdict.refused and not scenario.outage:
-        done.verdict.breach(f"{done.verdict.refused} submissions were refused")
+    if not scenario.outage:
+        if done.verdict.refused:
+            done.verdict.breach(f"{done.verdict.refused} submissions were refused")
+        unheard = sum(memory.uncancelled for memory in world.journal.memories.values())
+        if unheard:
+            done.verdict.breach(f"{unheard} cancels were refused")
     wrong = scenario.after(world, done)
     if wrong:
         done.verdict.breach(wrong)

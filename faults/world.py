@@ -23,7 +23,7 @@ from faults.crew import Crew, disarm
 from faults.gauge import Gauge
 from faults.journal import Journal
 from faults.observer import Observer
-from faults.plan import Plan, Scene, Size, draw
+from faults.plan import PROBE, Plan, Scene, Size, draw
 from faults.provider import CountingProvider
 from faults.quiet import wait_until_quiet
 from faults.servers import FaultServers
@@ -213,6 +213,7 @@ class World:
         marks = {"began": time.monotonic()}
         plan = change(draw(rng, name, self.scene(size.chats), size, *manners), rng)
         ((after,),) = self.place.sql("SELECT coalesce(max(seq), 0) FROM instructions")
+        called = Counter(self.provider.calls_of)
         self.plan, self.journal = plan, Journal()
         with Observer(self.place, after) as observer:
             self.client.send("plan", tracks=plan.as_order(), patience=PATIENCE)
@@ -230,9 +231,12 @@ class World:
                 self.place, self.servers.rabbitmq, len(self.crew.members), PATIENCE
             )
             marks["becoming quiet"] = time.monotonic()
-            arguments = (self.place, self.provider, plan, self.journal, after, tuple(allowed))
-            self.look = lambda: Check(*arguments).run()
+            ((until,),) = self.place.sql("SELECT coalesce(max(seq), 0) FROM instructions")
+            memories = (self.place, self.provider, plan, self.journal)
+            self.look = lambda: Check(*memories, after, until, tuple(allowed), called).run()
             verdict = self.look()
+            if not self.journal.is_over:
+                verdict.breach("the client did not come to its end")
             if left:
                 verdict.breach(f"not quiet: {left}")
             self._probe(verdict)
@@ -255,7 +259,7 @@ class World:
     def _probe(self, verdict: Verdict) -> None:
         """Whether all of it still works: an instruction of each unit and a turn."""
         (chat,) = self.scene(1).chat_ids
-        data = {"user_id": 1, "chat_id": chat, "llm_id": self._llm_id, "user_input": "probe"}
+        data = {"user_id": 1, "chat_id": chat, "llm_id": self._llm_id, "user_input": PROBE}
         orders: list[tuple[str, dict[str, Any]]] = [(name, {"limit": 1}) for name in PROBES]
         for type_name, given in (*orders, ("LLM_RESPONSE_GENERATE", data)):
             try:

@@ -188,6 +188,8 @@ class DiskScenario:
         verdict = Verdict()
         titles = [f"{self.name}-{result.done}-{n}" for n in range(TRIES)]
         before = system.client(titles=titles[: rng.randint(1, 5)])
+        if any("error" in line for line in before):
+            verdict.breach(f"refused before anything was broken: {before}")
         self.breaking(disk)
         told = before + system.client(titles=titles[len(before) :])
         refused = [line for line in told if "error" in line]

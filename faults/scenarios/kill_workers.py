@@ -41,9 +41,11 @@ def kill_and_arm(world: World, rng: random.Random) -> Counter[str]:
 
 
 def count_kills(_: World, done: Round) -> str:
-    """How many there were."""
-    done.faults["kills"] = done.deaths[-signal.SIGKILL]
-    return ""
+    """Empty, or what is wrong: no worker was killed by anybody else."""
+    deaths = done.deaths[-signal.SIGKILL]
+    done.faults["kills"] = deaths
+    sent = sum(n for name, n in done.faults.items() if name.startswith("killed "))
+    return "" if deaths <= sent else f"{deaths} workers died of {sent} kills"
 
 
 SCENARIOS = (

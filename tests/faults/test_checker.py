@@ -6,23 +6,27 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
 
 from benchmarks.sides import CONCURRENCY, ROOT
 from faults import commit, sizes
-from faults.checker import Verdict
+from faults.checker import Check, Verdict
+from faults.journal import Memory
 from faults.observer import Observer
 from faults.plan import Size
-from faults.quiet import busy
+from faults.quiet import busy, queued
 from faults.results import Result
 from faults.sizes import Sizes
 from faults.world import World
 from tests.fixtures.threads import eventually
 
 NAME = "kept"
-SIZE = Size(chats=2, turns=2, ordinary=4, spread=0.5)
+SIZE = Size(chats=6, turns=2, ordinary=8, spread=0.5)
 
 Look = Callable[[], Verdict]
 
@@ -96,6 +100,210 @@ def test_a_complete_answer_that_is_cut_is_found(world: World, look: Look) -> Non
     statement = "UPDATE messages SET content = left(content, 3) WHERE role = 'assistant'"
     sql(world, f"{statement} AND instruction_id = {ID}", "c1-t1")
     assert any("characters" in breach for breach in breaches(look, "c1-t1"))
+
+
+def memory(world: World, tag: str) -> Memory:
+    """What the client remembers of a tag."""
+    return world.journal.of(f"{NAME}-{tag}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"refusals": ["internal"]}, "refused with"),
+        ({"id": None, "refusals": ["unavailable"]}, "ran all the same"),
+        ({"id": None}, "neither accepted nor refused"),
+        ({"envelopes": []}, "its client has"),
+        ({"envelopes": [{"instruction_id": "another"}]}, "the envelope of another id"),
+    ],
+)
+def test_what_a_client_must_not_remember_is_found(
+    world: World, look: Look, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    for name, value in change.items():
+        monkeypatch.setattr(memory(world, "o4"), name, value)
+    assert any(words in breach for breach in breaches(look, "o4"))
+
+
+@pytest.mark.parametrize("code", ["internal", "cancelled", "provider_error", "provider_timeout"])
+def test_an_end_that_nothing_explains_is_found(
+    world: World, look: Look, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    kept = memory(world, "c2-t0")
+    ended = [kept.envelopes[0] | {"error": {"code": code}}]
+    monkeypatch.setattr(kept, "envelopes", ended)
+    # Even where it may be, it may not be of this turn, which nobody cancels and the provider answers.
+    allowed = () if code == "internal" else (code,)
+    memories = (world.place, world.provider, world.plan, world.journal)
+    found = Check(*memories, 0, 10**9, allowed, {}).run().breaches
+    assert any(f"{NAME}-c2-t0" in b and f"ended with {code}" in b for b in found)
+
+
+def test_what_was_accepted_and_is_gone_is_found_though_its_submission_raised_an_error(
+    world: World, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory(world, "o5"), "uncertain", True)
+    sql(world, "DELETE FROM instructions WHERE data ->> 'title' = %s", "o5")
+    assert "is gone" in breaches(look, "o5")[0]
+
+
+def test_a_row_that_nobody_submitted_is_found(world: World, look: Look) -> None:
+    statement = "UPDATE instructions SET id = gen_random_uuid(), data = '{}'"
+    sql(world, f"{statement} WHERE data ->> 'title' = %s", "o6")
+    assert any("0 submissions have it" in breach for breach in look().breaches)
+
+
+def test_two_submissions_that_got_one_id_are_found(
+    world: World, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory(world, "o4"), "id", memory(world, "o7").id)
+    assert any("2 submissions got it" in breach for breach in look().breaches)
+
+
+def test_what_a_client_ran_into_is_found(
+    world: World, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.journal, "defects", ["a client: ValueError"])
+    assert "a client: ValueError" in look().breaches
+
+
+def test_a_call_of_a_round_that_is_over_is_found(world: World, look: Look) -> None:
+    world.provider.calls_of["an-old-tag"] += 1
+    assert "an-old-tag: called in a round that is not its own" in look().breaches
+    del world.provider.calls_of["an-old-tag"]
+
+
+def test_a_line_without_a_call_is_found(world: World, look: Look) -> None:
+    world.provider.calls_of[f"{NAME}-c2-t0"] -= 1
+    assert "only 0 calls" in breaches(look, "c2-t0")[0]
+    world.provider.calls_of[f"{NAME}-c2-t0"] += 1
+
+
+def test_a_call_in_doubt_where_nobody_died_is_found(world: World, look: Look) -> None:
+    sql(world, f"UPDATE attempts SET status = 'in_doubt' WHERE instruction_id = {ID}", "c2-t0")
+    assert any("no worker died" in breach for breach in breaches(look, "c2-t0"))
+
+
+def test_turns_out_of_order_are_found(world: World, look: Look) -> None:
+    world.plan.tracks[2].steps.reverse()
+    assert any("out of order" in breach for breach in look().breaches)
+    world.plan.tracks[2].steps.reverse()
+
+
+_MESSAGE = """
+    INSERT INTO messages (chat_id, parent_id, role, content, instruction_id)
+    SELECT chat_id, parent_id, role, content, {id} FROM messages
+     WHERE role = 'assistant' AND instruction_id = {of}
+"""
+
+
+def test_a_second_answer_is_found(world: World, look: Look) -> None:
+    sql(world, _MESSAGE.format(id="instruction_id", of=ID), "c2-t1")
+    assert any("'assistant': 2" in breach for breach in breaches(look, "c2-t1"))
+
+
+def test_messages_of_nobody_are_found(world: World, look: Look) -> None:
+    sql(world, _MESSAGE.format(id="gen_random_uuid()", of=ID), "c3-t0")
+    assert any("which nobody submitted" in breach for breach in look().breaches)
+
+
+def test_a_branch_that_leads_nowhere_is_found(world: World, look: Look) -> None:
+    chat = f"(SELECT chat_id FROM messages WHERE role = 'user' AND instruction_id = {ID})"
+    sql(world, f"UPDATE chats SET active_message_id = 2147483647 WHERE id = {chat}", "c3-t1")
+    assert any("leads to no message" in breach for breach in look().breaches)
+
+
+def test_an_answer_that_was_never_said_is_found(world: World, look: Look) -> None:
+    statement = "UPDATE messages SET content = 'else', status = 'cancelled'"
+    sql(world, f"{statement} WHERE role = 'assistant' AND instruction_id = {ID}", "c4-t0")
+    found = " ".join(breaches(look, "c4-t0"))
+    assert "not what the provider has said" in found
+    assert "says something else than the message" in found
+    assert "its deltas are not the message" in found
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (None, "has seen nothing"),
+        ({"whole": False}, "something else than is stored"),
+        ({"text": "else"}, "something else than is stored"),
+        ({"last": None}, "has no end"),
+    ],
+)
+def test_a_stream_that_was_not_followed_to_its_end_is_found(
+    world: World,
+    look: Look,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: dict[str, Any] | None,
+    words: str,
+) -> None:
+    tag = next(
+        step.tag
+        for track in world.plan.tracks[4:6]
+        for step in track.steps
+        if step.stream and track.chat_id is not None
+    ).removeprefix(f"{NAME}-")
+    kept = memory(world, tag)
+    assert kept.stream is not None
+    monkeypatch.setattr(kept, "stream", None if stream is None else kept.stream | stream)
+    assert any(words in breach for breach in breaches(look, tag))
+
+
+def test_what_is_not_at_its_end_in_rabbitmq_is_found(world: World) -> None:
+    rabbitmq, place = world.servers.rabbitmq, world.place
+    eventually(lambda: queued(place, rabbitmq, 2) == "")
+    assert "2 of 3 consumers" in queued(place, rabbitmq, 3)
+    assert "queues llmchatlinker.reply." in queued(place, rabbitmq, 2, clients=0)
+
+
+_LINE = "UPDATE attempts SET status = {} WHERE id = (SELECT max(id) FROM attempts)"
+
+
+@pytest.mark.parametrize(
+    ("words", "breaks", "mends"),
+    [
+        (
+            "1 open instructions",
+            "INSERT INTO instructions (id, type, data, deadline_at) VALUES"
+            " (gen_random_uuid(), 'USER_LIST', '{\"open\": 1}', now() + interval '1 hour')",
+            "DELETE FROM instructions WHERE data ? 'open'",
+        ),
+        (
+            "1 turns not done",
+            "UPDATE instructions SET turn = 'active' WHERE seq = (SELECT max(seq) FROM instructions"
+            " WHERE turn IS NOT NULL)",
+            "UPDATE instructions SET turn = 'done' WHERE turn = 'active'",
+        ),
+        (
+            "1 calls started in the ledger",
+            _LINE.format("'started', lease_until = now() + interval '1 hour'"),
+            _LINE.format("'answered'"),
+        ),
+        (
+            "1 waiters of what has ended",
+            "INSERT INTO waiters (instruction_id, queue, created_at)"
+            " SELECT id, 'nobody', final_at - interval '1 minute' FROM instructions"
+            " WHERE final_at IS NOT NULL LIMIT 1",
+            "DELETE FROM waiters WHERE queue = 'nobody'",
+        ),
+    ],
+)
+def test_what_is_not_at_its_end_in_postgresql_is_found(
+    world: World, words: str, breaks: str, mends: str
+) -> None:
+    eventually(lambda: busy(world.place) == "")
+    world.place.sql(breaks)
+    found = busy(world.place)
+    world.place.sql(mends)
+    assert words in found.split(", ")
+
+
+def test_a_transaction_that_is_left_open_is_found(world: World) -> None:
+    eventually(lambda: busy(world.place) == "")
+    with closing(psycopg2.connect(world.place.plain_url)) as connection:
+        connection.cursor().execute("SELECT 1")
+        assert "1 connections in a transaction" in busy(world.place)
 
 
 def test_an_envelope_that_changes_is_found(world: World, look: Look) -> None:
