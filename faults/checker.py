@@ -23,7 +23,8 @@ PROVIDERS_FAULT = ("provider_error", "provider_timeout")
 
 _ROWS = """
     SELECT CAST(id AS text),
-           coalesce(data ->> 'title', data ->> 'user_input', data ->> 'username'), state, outcome
+           coalesce(data ->> 'title', data ->> 'user_input', data ->> 'username'), state, outcome,
+           data ->> 'instruction_id'
       FROM instructions WHERE seq > %s AND seq <= %s
 """
 _LINES = """
@@ -96,8 +97,11 @@ class Check:
         self._called = called
         self._rows: dict[str, tuple[str, str, Any]] = {}
         self._of_tag: dict[str, list[str]] = {}
-        for known, text, state, outcome in place.sql(_ROWS, after, until):
+        self._about: dict[str, str] = {}
+        for known, text, state, outcome, about in place.sql(_ROWS, after, until):
             self._rows[known] = (text, state, outcome)
+            if about:
+                self._about[known] = about
             if text:
                 self._of_tag.setdefault(text.split()[0], []).append(known)
         self._lines: dict[str, list[tuple[str, bool]]] = {}
@@ -184,7 +188,12 @@ class Check:
         """Whatever its type: no row that nobody submitted, and none that two did."""
         known = Counter(self._journal.of(step.tag).id for step in self._plan.steps)
         tagged = {each for step in self._plan.steps for each in self._of_tag.get(step.tag, [])}
+        cancelled = {
+            self._journal.of(step.tag).id for step in self._plan.steps if step.cancel is not None
+        }
         for row_id, row in self._rows.items():
+            if self._about.get(row_id) in cancelled:
+                continue  # the cancel, which is an instruction itself
             if known[row_id] != 1 and row[1] != "withdrawn" and row_id not in tagged:
                 self.verdict.duplicated += 1
                 self.verdict.breach(f"{row_id}: {known[row_id]} submissions have it")
