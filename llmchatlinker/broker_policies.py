@@ -89,7 +89,7 @@ ROLES: dict[str, dict[str, str]] = {
 
 def add_user(settings: Settings, name: str, password: str, role: str) -> None:
     """Make a user of RabbitMQ, or change its password, with what the role may and nothing else."""
-    url, host = _api(settings), quote(_virtual_host(settings), safe="")
+    url, host = _api(settings), quote(virtual_host(settings), safe="")
     user = quote(name, safe="")
     _put(f"{url}/api/users/{user}", {"password": password, "tags": ""})
     _put(f"{url}/api/permissions/{host}/{user}", dict(ROLES[role]))
@@ -100,14 +100,14 @@ def user_commands(settings: Settings, name: str, role: str) -> list[str]:
     rights = " ".join(f"'{ROLES[role][kind]}'" for kind in ("configure", "write", "read"))
     return [
         f"rabbitmqctl add_user {name}",
-        f"rabbitmqctl set_permissions -p '{_virtual_host(settings)}' {name} {rights}",
+        f"rabbitmqctl set_permissions -p '{virtual_host(settings)}' {name} {rights}",
     ]
 
 
 def apply(settings: Settings) -> list[str]:
     """Put the policies onto the virtual host of ``broker_url``; return their names."""
     url = _api(settings)
-    host = quote(_virtual_host(settings), safe="")
+    host = quote(virtual_host(settings), safe="")
     for name, policy in policies().items():
         _put(f"{url}/api/policies/{host}/{name}", policy)
     return list(policies())
@@ -115,7 +115,7 @@ def apply(settings: Settings) -> list[str]:
 
 def missing(settings: Settings) -> list[str]:
     """The names of those policies that are not on the virtual host as they should be."""
-    host = quote(_virtual_host(settings), safe="")
+    host = quote(virtual_host(settings), safe="")
     there = {policy["name"]: policy for policy in _get(settings, f"/api/policies/{host}").json()}
     return [
         name
@@ -146,7 +146,7 @@ def _api(settings: Settings) -> str:
 
 def commands(settings: Settings) -> list[str]:
     """The same as ``rabbitmqctl`` commands."""
-    host = _virtual_host(settings)
+    host = virtual_host(settings)
     return [
         f"rabbitmqctl set_policy -p '{host}' --priority {policy['priority']} "
         f"--apply-to {policy['apply-to']} {name} '{policy['pattern']}' "
@@ -165,7 +165,7 @@ def definitions(virtual_host: str = "/") -> dict[str, Any]:
     }
 
 
-def _virtual_host(settings: Settings) -> str:
+def virtual_host(settings: Settings) -> str:
     """The one of all nodes: a cluster has one, and the policies are its."""
     paths = [urlsplit(url).path for url in settings.broker_addresses]
     hosts = list(dict.fromkeys(unquote(path[1:]) or "/" for path in paths))

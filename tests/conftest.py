@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.fixtures.wires",
     "tests.fixtures.outages",
     "tests.fixtures.workers",
+    "tests.fixtures.commands",
 ]
 
 # A shell starts what runs in the background with SIGINT ignored, and every child inherits that: the

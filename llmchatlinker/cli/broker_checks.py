@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,8 +67,8 @@ def _queues(connection: Any) -> Check:
         return fail(
             "queues",
             f"not quorum queues: {', '.join(wrong)}",
-            "Stop the workers, let these queues run empty, `rabbitmqctl delete_queue` them; "
-            "workers make them anew.",
+            f"Stop the workers, let these queues run empty, then {_deletions(wrong)}; workers make "
+            "them anew.",
         )
     if missing:
         return warn(
@@ -78,6 +79,12 @@ def _queues(connection: Any) -> Check:
     if unseen:
         return ok("queues", f"there; this user may not see the type of {', '.join(unseen)}")
     return ok("queues", f"{len(QUEUE_NAMES)} and {DEAD_LETTER_QUEUE}, all of them quorum queues")
+
+
+def _deletions(names: list[str]) -> str:
+    """The commands that delete queues, on the virtual host that all nodes have."""
+    host = broker_policies.virtual_host(get_settings())
+    return " && ".join(f"rabbitmqctl delete_queue -p {shlex.quote(host)} {name}" for name in names)
 
 
 def _dead_letters(connection: Any) -> Check:

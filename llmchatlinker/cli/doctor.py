@@ -103,8 +103,13 @@ def _provider(client: LLMChatLinkerClient, provider: dict[str, Any], llms: list[
     if envelope["status"] == "error":
         status = envelope["error"]["details"].get("http_status")
         remedy = f"Check that it runs at {provider['api_endpoint']}, as seen from the workers."
+        set_key = f"LLM_PROVIDER_UPDATE, provider_id {provider['provider_id']}."
         if status in (401, 403):
-            remedy = f"Set its API key: LLM_PROVIDER_UPDATE, provider_id {provider['provider_id']}."
+            remedy = f"Set its API key: {set_key}"
+        elif envelope["error"]["code"] == "configuration":
+            remedy = (
+                f"Mend that setting of the workers; what no key opens can be set anew: {set_key}"
+            )
         return fail(name, envelope["message"], remedy)
     served = envelope["data"]["models"]
     unknown = [llm for llm in llms if llm not in served]

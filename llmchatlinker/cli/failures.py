@@ -122,12 +122,14 @@ def as_failure(error: Exception, *, doctor: bool = False) -> Failure:
     if isinstance(error, Failure):
         return error
     if isinstance(error, LLMChatLinkerError):
-        remedy = str(error.details.get("remedy", ""))
+        message, remedy = error.message, str(error.details.get("remedy", ""))
         if error.code == "unavailable" and doctor and not remedy:
-            remedy = _DOWN.get(str(error.details.get("server")), _DOWN[""])
+            advice = str(error.details.get("advice", ""))
+            message = message.removesuffix(advice).rstrip()
+            remedy = advice or _DOWN.get(str(error.details.get("server")), _DOWN[""])
         if error.code == "unavailable" and _embedded_is_up():
             remedy = 'One is up on this machine: eval "$(llmchatlinker env)" takes its settings.'
-        return of_code(error.code, error.message, remedy)
+        return of_code(error.code, message, remedy)
     if isinstance(error, ModuleNotFoundError) and error.name in LOCAL_PACKAGES:
         return Failure(
             f"This needs the package {error.name}.",

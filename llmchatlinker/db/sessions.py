@@ -39,9 +39,13 @@ Result = TypeVar("Result")
 #: it is prepared no longer.
 RUN_AGAIN = ("40001", "40P01", "0A000", "26000")
 RUN_AGAIN_AT_MOST = 10
+CHECK = "Check that it runs and that LLMCHATLINKER_DATABASE_URL is right."
 #: The system's words for ENOSPC and EROFS, which PostgreSQL's errors end with.
 FULL_DISK = os.strerror(errno.ENOSPC)
 READ_ONLY_DISK = os.strerror(errno.EROFS)
+#: How PostgreSQL turns a connection away when there are enough (proc.c, postinit.c). The driver has no
+#: code for what fails before there is a connection.
+NO_ROOM = ("too many clients", "connection slots are reserved", "too many connections for")
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 
@@ -199,10 +203,12 @@ class Database:
                     raise
                 self._outage.failed(_reason(error))
                 if patience is not None and time.monotonic() - started + pause > patience:
+                    details = {"server": "postgresql", "address": self.address}
+                    advice = _advice(error)
                     raise Unavailable(
                         f"PostgreSQL at {self.address} does not answer: {_reason(error)} "
-                        f"{_remedy(error)}",
-                        {"server": "postgresql", "address": self.address},
+                        f"{advice or CHECK}",
+                        details | ({"advice": advice} if advice else {}),
                     ) from None
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
@@ -241,13 +247,19 @@ def _is_outage(error: Exception) -> bool:
     return code.startswith(("08", "53", "57P", "58030", "25006"))
 
 
-def _remedy(error: Exception) -> str:
+def _advice(error: Exception) -> str | None:
+    """What to do where PostgreSQL has said why; None where it may be anything."""
     said = str(_original(error))
     if FULL_DISK in said:
         return "Its disk is full: make room there, and it goes on from where it was."
     if READ_ONLY_DISK in said:
         return "Its disk has become read-only: see to the disk, then start PostgreSQL again."
-    return "Check that it runs and that LLMCHATLINKER_DATABASE_URL is right."
+    if any(words in said for words in NO_ROOM):
+        return (
+            "All its connections are in use: raise its max_connections, or lower "
+            "LLMCHATLINKER_DATABASE_POOL_SIZE."
+        )
+    return None
 
 
 def _original(error: Exception) -> BaseException | None:

@@ -5,51 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import QUEUE_NAMES
-from tests.fixtures.cycles import Cycle
+from tests.fixtures.commands import COMMAND, LONG, Run
 from tests.fixtures.workers import StartWorker, environment
 from tests.servers.provider import ScriptedProvider
 from tests.servers.scripts import slow
-
-COMMAND = [sys.executable, "-m", "llmchatlinker"]
-LONG = 120.0
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def command(secret_keys: str, cycle: Cycle, tmp_path: Path) -> Run:
-    """The command line, in an empty folder, with the test's own servers."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-
-    def run(*words: str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        given = environment(get_settings(), **options.pop("settings", {}))
-        if "input" not in options:
-            options["stdin"] = subprocess.DEVNULL
-        done = subprocess.run(
-            [*COMMAND, *words],
-            env=given,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=LONG,
-            check=False,
-            **options,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
-
-    return run
 
 
 def test_people_chat_send_watch_get_and_list(
