@@ -44,7 +44,7 @@ up: $(VENV)/.local
 	@$(BIN)/llmchatlinker up
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m tests.servers.install rabbitmq pgbouncer promtool faketime
+	@$(BIN)/python -m tests.servers.install rabbitmq pgbouncer promtool faketime nginx
 	@$(BIN)/llmchatlinker model fetch
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 

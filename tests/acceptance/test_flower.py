@@ -15,12 +15,18 @@ import pytest
 import requests
 from flower import urls
 
+from llmchatlinker.celery_app import ROOT
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.embedded.processes import ManagedProcess, free_port, wait_until
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import GENERATE, QUEUE_NAMES
+from tests.fixtures.cycles import Cycle
+from tests.fixtures.servers import cannot_test
 from tests.fixtures.threads import eventually
 from tests.fixtures.workers import StartWorker, environment
+from tests.servers import HOST, free_ports
+from tests.servers.certificates import Authority
+from tests.servers.nginx import NginxError, PrivateNginx
 from tests.servers.provider import ScriptedProvider
 
 TEXT = "canary text 7777"
@@ -180,3 +186,110 @@ def test_flower_shows_workers_and_stages_and_no_text_and_takes_no_orders(
         assert again.post("/api/worker/shutdown/test0@localhost").status_code == 200
         eventually(lambda: not workers["test0@localhost"].alive, 60)
         assert workers["test1@localhost"].alive
+
+
+#: Ways to write a path that a proxy and Flower may each read in another way.
+DISGUISES = (
+    "/metrics/", "//metrics", "/%6detrics", "/x/../metrics", "/x/%2e%2e/metrics", "/metrics%00",
+    "/metrics/../api/workers", "/metrics/..%2fapi/workers", "/metrics%2f..%2fapi%2fworkers",
+    "/metrics;/../api/workers", "/metrics?/../api/workers", "/healthcheck/", "/%68ealthcheck",
+)  # fmt: skip
+
+
+class Proxy:
+    """nginx as docs/flower.md has it, with ports and certificates of the test's own."""
+
+    def __init__(self, flower_url: str, folder: Path) -> None:
+        self.authority = Authority(folder, "nginx")
+        pair = self.authority.sign("flower", HOST)
+        metrics, pages = free_ports(2)
+        page = (ROOT / "docs" / "flower.md").read_text(encoding="utf-8")
+        (text,) = re.findall(r"^```nginx\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for theirs, ours in {
+            "http://127.0.0.1:5555": flower_url,
+            "listen 127.0.0.1:5556": f"listen {HOST}:{metrics}",
+            "listen 443": f"listen {HOST}:{pages}",
+            "flower.example.org": HOST,
+            "/etc/ssl/flower.pem": str(pair.cert),
+            "/etc/ssl/flower.key": str(pair.key),
+        }.items():
+            assert theirs in text, theirs
+            text = text.replace(theirs, ours)
+        self.server = PrivateNginx(text, pages)
+        self.metrics = f"http://{HOST}:{metrics}"
+        self.pages = f"https://{HOST}:{pages}"
+
+    def get(self, url: str, **more: Any) -> requests.Response:
+        """A page, by a path that is sent as it is written: requests would tidy it up."""
+        scheme, _, rest = url.partition("://")
+        base = f"{scheme}://{rest.partition('/')[0]}"
+        request = requests.Request("GET", base, **more).prepare()
+        request.url = url
+        with requests.Session() as session:
+            return session.send(request, timeout=20, verify=str(self.authority.file))
+
+
+@pytest.fixture
+def proxied(cycle: Cycle, tmp_path: Path) -> Iterator[tuple[Flower, Proxy]]:
+    """Flower that takes orders, and nginx before it."""
+    with flower(tmp_path, "--allow-control") as shown:
+        proxy = Proxy(shown.url, tmp_path)
+        try:
+            proxy.server.start()
+        except NginxError as error:
+            cannot_test("nginx", error)
+        try:
+            yield shown, proxy
+        finally:
+            proxy.server.stop()
+
+
+def test_behind_nginx_prometheus_reaches_the_metrics_and_nothing_else(
+    proxied: tuple[Flower, Proxy],
+) -> None:
+    shown, proxy = proxied
+    found = proxy.get(proxy.metrics + "/metrics")
+    assert found.status_code == 200
+    assert "# TYPE flower_events_total counter" in found.text
+
+    for path in ("/", "/workers", "/api/workers", "/tasks", "/healthcheck", "/login", *DISGUISES):
+        answer = proxy.get(proxy.metrics + path, auth=shown.auth)
+        # Some of them nginx reads as /metrics, and Flower must then read them as that, or as nothing.
+        assert answer.status_code in (400, 404) or "flower_events_total" in answer.text, path
+    order = f"{proxy.metrics}/api/worker/shutdown/test0@localhost"
+    assert requests.post(order, auth=shown.auth, timeout=20).status_code == 404
+
+
+def test_behind_nginx_people_see_the_pages_over_tls_with_their_password_and_no_metrics(
+    proxied: tuple[Flower, Proxy],
+) -> None:
+    shown, proxy = proxied
+    for path in ("/", "/tasks", "/workers", "/api/tasks"):
+        assert proxy.get(proxy.pages + path).status_code == 401, path
+        assert proxy.get(proxy.pages + path, auth=shown.auth).status_code == 200, path
+    for path in ("/metrics", "/healthcheck", *DISGUISES):
+        answer = proxy.get(proxy.pages + path, auth=shown.auth)
+        assert "flower_events_total" not in answer.text, path
+        assert answer.text.strip() != "OK", path
+    assert proxy.get(proxy.pages + "/metrics").status_code == 404
+    assert proxy.get(proxy.pages + "/healthcheck").status_code == 404
+    plain = requests.get(proxy.pages.replace("https", "http"), auth=shown.auth, timeout=20)
+    assert plain.status_code == 400
+
+
+def test_behind_nginx_an_order_from_its_own_pages_is_taken_and_from_elsewhere_refused(
+    proxied: tuple[Flower, Proxy],
+) -> None:
+    shown, proxy = proxied
+
+    def order(origin: str) -> int:
+        return requests.post(
+            f"{proxy.pages}/api/worker/shutdown/nobody@nowhere",
+            auth=shown.auth,
+            headers={"Origin": origin},
+            verify=str(proxy.authority.file),
+            timeout=20,
+        ).status_code
+
+    assert order("https://elsewhere.example.org") == 403
+    assert order(proxy.pages) == 404  # Flower knows no such worker; so it was not refused

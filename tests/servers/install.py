@@ -1,16 +1,16 @@
 """Find the servers that the tests need, and install them where that can be done without asking.
 
-Run as ``python -m tests.servers.install rabbitmq pgbouncer promtool``: exits 0 when they are there (or
+Run as ``python -m tests.servers.install rabbitmq pgbouncer nginx``: exits 0 when they are there (or
 have just been installed), 1 with one message and the one command for this system otherwise, 130 after
-Ctrl-C. Without PgBouncer, and without Prometheus' promtool, only their own tests can't run, so their
-absence is said and no failure.
+Ctrl-C. Without RabbitMQ a test run is pointless; without any of the others only their own tests can't
+run, so their absence is said and no failure.
 
 Only the standard library is imported, since this may run before anything is installed.
 
 Installing is done by root on Debian and its relatives only. Debian's packages start a broker on port
-5672 of every interface, and a pooler on 6432, as soon as they are unpacked; the tests start private
-ones of their own, so the start is suppressed as Debian means it to be: ``/usr/sbin/policy-rc.d`` that
-exits 101 (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
+5672 of every interface, a pooler on 6432 and a web server on 80 as soon as they are unpacked; the tests
+start private ones of their own, so the start is suppressed as Debian means it to be:
+``/usr/sbin/policy-rc.d`` that exits 101 (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
 """
 
 from __future__ import annotations
@@ -107,6 +107,19 @@ FAKETIME = Server(
         "brew": "brew install libfaketime",
     },
     "https://github.com/wolfcw/libfaketime",
+    megabytes=1,
+    needed=False,
+)
+NGINX = Server(
+    "nginx",
+    "nginx",
+    {
+        "apt": "apt-get install -y --no-install-recommends nginx",
+        "dnf": "dnf install -y nginx",
+        "pacman": "pacman -S --needed --noconfirm nginx",
+        "brew": "brew install nginx",
+    },
+    "https://nginx.org/en/docs/install.html",
     megabytes=1,
     needed=False,
 )
@@ -242,12 +255,19 @@ def find_faketime() -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
+def find_nginx(which: Callable[..., str | None] = shutil.which) -> Path | None:
+    """nginx's program, or None. Debian puts it where only root's PATH leads."""
+    found = which("nginx") or which("nginx", path="/usr/sbin:/usr/local/sbin")
+    return None if found is None else Path(found)
+
+
 #: Name on the command line -> the server, and what finds it.
 SERVERS: Mapping[str, tuple[Server, Callable[[], Path | None]]] = {
     "rabbitmq": (RABBITMQ, lambda: find_rabbitmq()),
     "pgbouncer": (PGBOUNCER, lambda: find_pgbouncer()),
     "promtool": (PROMTOOL, lambda: find_promtool()),
     "faketime": (FAKETIME, find_faketime),
+    "nginx": (NGINX, lambda: find_nginx()),
 }
 
 

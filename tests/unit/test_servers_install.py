@@ -17,6 +17,7 @@ from tests.servers.install import (
     advice,
     can_install,
     ensure,
+    find_nginx,
     find_pgbouncer,
     find_rabbitmq,
     install_command,
@@ -127,11 +128,14 @@ def test_without_scripts_nothing_is_found(tmp_path: Path) -> None:
     assert find_rabbitmq(on_path(None), [tmp_path]) is None
 
 
-def test_pgbouncer_is_found_where_an_ordinary_users_path_does_not_lead() -> None:
+@pytest.mark.parametrize(("find", "name"), [(find_pgbouncer, "pgbouncer"), (find_nginx, "nginx")])
+def test_a_server_is_found_where_an_ordinary_users_path_does_not_lead(
+    find: Callable[..., Path | None], name: str
+) -> None:
     def which(name: str, path: str = "/usr/bin") -> str | None:
         return f"/usr/sbin/{name}" if "/usr/sbin" in path else None
 
-    assert find_pgbouncer(which) == Path("/usr/sbin/pgbouncer")
+    assert find(which) == Path("/usr/sbin") / name
 
 
 def test_an_absent_server_that_may_not_be_installed_is_an_error_with_the_command() -> None:
