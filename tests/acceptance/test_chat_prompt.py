@@ -25,6 +25,9 @@ from tests.servers.shapes import openai_chunk
 LONG = 300.0  # seconds; half a minute is usual
 #: As the project's own: make would die of a second Ctrl-C, and leave the prompt without a terminal.
 MAKEFILE = f"run:\n\t@{sys.executable} -m llmchatlinker run\n"
+#: Seconds; nobody presses sooner. Python's readline does not notice a signal that comes between its
+#: drawing of the prompt and its waiting for a key (CPython, ``Modules/readline.c``).
+REACTION = 0.5
 #: At the beginning of a line, unlike in what is shown of a chat, where it is bold.
 PROMPT = "\nyou> "
 
@@ -129,6 +132,7 @@ def test_ctrl_c_stops_an_answer_and_the_prompt_goes_on(session: Session) -> None
 
 def test_ctrl_c_at_the_prompt_says_how_to_leave(session: Session) -> None:
     for _ in range(2):
+        time.sleep(REACTION)
         session.terminal.control("c")
         assert "Ctrl-D or /quit leaves" in session.rest()
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -43,18 +44,24 @@ def most_listed(world: World) -> dict[str, Counter[str]]:
         ):
             break
         # A process's own first: what it closes meanwhile is not counted, and never twice.
-        own = {kind: _own_ports(pid) for kind, pid in pids.items()}
+        own = {kind: _own_ports(pid, world) for kind, pid in pids.items()}
         listed = {
             POSTGRESQL: {row[0] for row in world.place.sql(_PORTS)},
             RABBITMQ: set(world.servers.rabbitmq.peers(world.place.name)),
         }
         for kind, ports in own.items():
-            at_most[kind] |= Counter({name: len(ports & seen) for name, seen in listed.items()})
+            at_most[kind] |= Counter({name: len(ports[name] & listed[name]) for name in _COUNTED})
     return at_most
 
 
-def _own_ports(pid: int) -> set[int]:
-    return {one.laddr.port for one in psutil.Process(pid).net_connections("tcp")}
+def _own_ports(pid: int, world: World) -> dict[str, set[int]]:
+    """By the server at the other end: two connections to different ones may have the same port here."""
+    servers = {POSTGRESQL: world.place.database_url, RABBITMQ: world.place.broker_url}
+    every = [one for one in psutil.Process(pid).net_connections("tcp") if one.raddr]
+    return {
+        name: {one.laddr.port for one in every if one.raddr.port == urlsplit(url).port}
+        for name, url in servers.items()
+    }
 
 
 def cancelled(plan: Plan, rng: random.Random) -> Plan:
