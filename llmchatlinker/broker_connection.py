@@ -50,7 +50,7 @@ class Message(pyamqp.Message):
                 return json.loads(body)
             except ValueError:
                 pass  # which kombu says in its own way
-        return super()._decode()  # type: ignore[no-untyped-call]
+        return super()._decode()  # type: ignore[no-untyped-call]  # kombu has no types
 
 
 class _Channel(pyamqp.Channel):
@@ -84,7 +84,7 @@ class _Transport(pyamqp.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """From now on a loop looks at the socket."""
         connection.transport.polled = True
-        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]  # as above
         if connection.transport.holds_frame():  # which the loop can't see
             loop.call_soon(drain, connection)
 

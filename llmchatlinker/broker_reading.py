@@ -10,7 +10,6 @@ are slow to give back. TLS stays as it is: there the library below has the buffe
 from __future__ import annotations
 
 import errno
-import socket
 from struct import unpack_from
 from typing import Any
 
@@ -45,7 +44,8 @@ class BufferedTransport(TCPTransport):
     def read_frame(self, unpack: Any = None) -> tuple[int, int, bytes]:
         """The next frame's type, channel and payload.
 
-        Raises TimeoutError where it does not come in time; what has come of it is kept.
+        Raises TimeoutError (py-amqp's ``socket.timeout`` is its old name) where it does not come in
+        time; what has come of it is kept.
         """
         while (missing := self._missing()) > 0:
             self._receive(missing)
@@ -102,6 +102,3 @@ def drain(connection: Any) -> None:
     # One by one: who gets a message may well wait for another frame itself.
     while connection.connected and transport.holds_frame():
         connection.on_inbound_frame(transport.read_frame())
-
-
-assert socket.timeout is TimeoutError  # since Python 3.10; py-amqp raises and catches the old name

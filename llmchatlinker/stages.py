@@ -109,7 +109,7 @@ def execute(instruction_id: uuid.UUID, spec: InstructionType, worker: str) -> bo
             session.flush()
             return result
 
-        _execute(partial(driver.rows, session), instruction_id, spec, work)
+        _execute(driver.within(session), instruction_id, spec, work)
 
     return run_stage(instruction_id, "execute", lambda: database().run(transaction))
 

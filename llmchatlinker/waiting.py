@@ -63,7 +63,7 @@ def release_due(*, slots: bool = False) -> int:
     from llmchatlinker.after_commit import follow  # which sets alarms
     from llmchatlinker.db.sessions import database
     from llmchatlinker.settings import get_settings
-    from llmchatlinker.units.limits import release_due as release
+    from llmchatlinker.units.due import release_due as release
 
     aftermath = database().run(
         lambda session: release(session, slots=slots), patience=get_settings().client_patience

@@ -29,7 +29,7 @@ from llmchatlinker.results.reading import read
 from llmchatlinker.settings import PREFIX
 from llmchatlinker.streaming.compaction import compact
 from llmchatlinker.topology import QUEUE_NAMES
-from llmchatlinker.units.limits import release_due
+from llmchatlinker.units.due import release_due
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Tables that grow with use, and are never to be read as a whole.

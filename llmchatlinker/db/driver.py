@@ -8,6 +8,7 @@ times the CPU of one on the driver.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from psycopg2 import errors
@@ -46,6 +47,11 @@ class Transaction:
         if not self._begin:
             self._cursor.execute(how)
         self._cursor.close()
+
+
+def within(session: Session) -> Rows:
+    """Runs statements in the session's transaction."""
+    return partial(rows, session)
 
 
 def rows(session: Session, values: Mapping[str, Any], *statements: str) -> list[Any]:

@@ -122,12 +122,11 @@ class Database:
                 statements = Transaction(connection)
                 try:
                     result = work(statements.rows)
+                except psycopg2.IntegrityError as error:
+                    failure = error  # two were at the same thing: the connection is sound
+                except psycopg2.Error:
+                    raise
                 except Exception as error:
-                    # Two that were at the same thing broke a constraint: the connection is sound.
-                    if isinstance(error, psycopg2.Error) and not isinstance(
-                        error, psycopg2.IntegrityError
-                    ):
-                        raise
                     failure = error
                 statements.end("COMMIT" if failure is None else "ROLLBACK")
                 driver.autocommit = False

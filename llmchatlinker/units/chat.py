@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
 from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Chat, ChatMember, Message, User
 from llmchatlinker.errors import Conflict, InvalidData, NotFound
@@ -29,7 +30,6 @@ from llmchatlinker.units.lookups import (
     get_chat,
     get_message,
     get_user,
-    members,
     no_user,
     page,
     users_by_id,
@@ -229,4 +229,4 @@ def export(session: Session, data: ChatExport) -> Result:
 
 
 def _view(session: Session, chat: Chat) -> dict[str, Any]:
-    return chat_view(chat, members(session, [chat.id])[chat.id])
+    return chat_view(chat, listing.members(driver.within(session), [chat.id])[chat.id])

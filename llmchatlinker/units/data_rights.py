@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
+from llmchatlinker.db import driver
 from llmchatlinker.db.models import (
     Attempt,
     Chat,
@@ -21,7 +22,8 @@ from llmchatlinker.db.models import (
 )
 from llmchatlinker.instruction_data.database import UserExport
 from llmchatlinker.settings import get_settings
-from llmchatlinker.units.lookups import members, no_user
+from llmchatlinker.units import listing
+from llmchatlinker.units.lookups import no_user
 from llmchatlinker.units.views import (
     attempt_view,
     chat_view,
@@ -97,7 +99,7 @@ def _chats(session: Session, user_id: int, after: int) -> Rows:
     query = select(Chat).join(ChatMember, ChatMember.chat_id == Chat.id)
     query = query.where(ChatMember.user_id == user_id)
     chats = list(session.scalars(_page(query, Chat.id, after)))
-    users = members(session, [chat.id for chat in chats])
+    users = listing.members(driver.within(session), [chat.id for chat in chats])
     return [(chat.id, chat_view(chat, users[chat.id])) for chat in chats]
 
 

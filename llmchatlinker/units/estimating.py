@@ -6,7 +6,6 @@ They have worked all the same, and bill it. So what is missing is estimated, and
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -27,7 +26,7 @@ def usage_of(session: Session, work: Turn, done: Performed) -> Usage:
     if prompt is not None and completion is not None:
         return usage
     route = work.route
-    factor = ratio(ledger.counted(partial(driver.rows, session), route.provider, route.llm))
+    factor = ratio(ledger.counted(driver.within(session), route.provider, route.llm))
     if prompt is None:
         sent = estimated(work.request.messages, work.request.parameters.get("tools"))
         prompt = corrected(sent, factor)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -167,7 +166,7 @@ class _Generation(GeneralWay):
             attempt_id = mine.id
             after = store.last_number(session, instruction.id)
         elif answer is None:
-            rows = partial(driver.rows, session)
+            rows = driver.within(session)
             opened = openings.open_turn(rows, instruction.id, chat, asked, route, worker, estimate)
             assert opened is not None  # the limits were looked at
             attempt_id, after = opened.attempt_id, len(opened.events)
@@ -212,7 +211,7 @@ class _Generation(GeneralWay):
             if refused is not None and not lines:
                 route = replace(route, reason=refused.code)
             try:
-                return route, request_of(partial(driver.rows, session), chat, asked, route)
+                return route, request_of(driver.within(session), chat, asked, route)
             except InvalidData as error:
                 if mine is not None or route.next_llm_id is None:
                     raise
@@ -242,7 +241,7 @@ class _Generation(GeneralWay):
         price, usage = work.route.price, estimating.usage_of(session, work, done)
         if not ledger.close(session, work.attempt_id, done.error, usage, price):
             return None  # taken over: whoever has done that goes on from there
-        limits.release(partial(driver.rows, session), work.route, work.user_id, aftermath)
+        limits.release(driver.within(session), work.route, work.user_id, aftermath)
         if handed_back and not _was_shown(done):
             return HandedBack()
         # What was shown already is never generated again: it becomes the answer.

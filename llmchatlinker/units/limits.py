@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -186,7 +185,7 @@ def admit(
     aftermath: Aftermath,
 ) -> Parked | None:
     """None where the call may be made now; otherwise what it waits for."""
-    rows = partial(driver.rows, session)
+    rows = driver.within(session)
     for limit in _limits(route.provider, route.llm, user_id):
         room, somebody_waits, seconds = limit.look(rows)
         if room > 0 and somebody_waits and instruction.not_before is None:
@@ -251,10 +250,11 @@ def release(rows: Rows, route: Route, user_id: int | None, aftermath: Aftermath)
     """A call has ended: let those go on that have waited for its place."""
     for limit in _limits(route.provider, route.llm, user_id):
         if limit.reason not in RATES:
-            _let_go(rows, limit, aftermath)
+            let_those_go_on(rows, limit, aftermath)
 
 
-def _let_go(rows: Rows, limit: Limit, aftermath: Aftermath) -> None:
+def let_those_go_on(rows: Rows, limit: Limit, aftermath: Aftermath) -> None:
+    """As many of who waits for the limit as there is room for, or an alarm for when there is some."""
     room, somebody_waits, seconds = limit.look(rows, shared=True)
     if not somebody_waits:
         return
@@ -264,66 +264,7 @@ def _let_go(rows: Rows, limit: Limit, aftermath: Aftermath) -> None:
         aftermath.alarms.append(seconds)
 
 
-_DUE_RETRIES = f"""
-    UPDATE instructions SET state = 'decoded', wait_reason = NULL, published_at = now()
-     WHERE id IN (SELECT id FROM instructions
-                   WHERE not_before <= clock_timestamp() AND state = 'waiting'
-                     AND wait_reason = 'retry'
-                   ORDER BY not_before LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
-    RETURNING CAST(id AS text), type
-"""
-
-#: One for each provider: it finds out whether the others may follow.
-_DUE_PROBES = """
-    SELECT DISTINCT provider_id FROM instructions i
-     WHERE not_before <= clock_timestamp() AND state = 'waiting' AND wait_reason = 'cooldown'
-       AND NOT EXISTS (SELECT FROM provider_health h WHERE h.provider_id = i.provider_id
-                          AND h.cooldown_until > clock_timestamp())
-"""
-
-_WAITED_FOR = """
-    SELECT DISTINCT wait_reason, provider_id,
-           CASE WHEN wait_reason IN ('llm', 'llm_rate') THEN llm_id END,
-           CASE WHEN wait_reason IN ('user', 'user_rate') THEN user_ids[1] END
-      FROM instructions
-     WHERE not_before <= clock_timestamp() AND state = 'waiting' AND wait_reason = ANY (%(reasons)s)
-"""
-
-
-def release_due(session: Session, *, slots: bool = False) -> Aftermath:
-    """Let go on what is due by the clock; ``slots``: also what was overlooked when calls ended."""
-    aftermath = Aftermath()
-    connection, rows = session.connection(), partial(driver.rows, session)
-    retries = connection.exec_driver_sql(_DUE_RETRIES)
-    aftermath.released += [Released(UUID(row[0]), row[1]) for row in retries]
-    for (provider_id,) in connection.exec_driver_sql(_DUE_PROBES).all():
-        aftermath.released += after_cooldown(session, provider_id, 1)
-    reasons = [*RATES, *(("user", "provider", "llm") if slots else ())]
-    for reason, *ids in connection.exec_driver_sql(_WAITED_FOR, {"reasons": reasons}).all():
-        limit = _limit_of(session, reason, *ids)
-        if limit is None:  # it was lifted, or what it was set for is gone
-            gone = Limit(reason, BATCH, *ids)
-            aftermath.released += gone.let_go(rows, BATCH)
-        else:
-            _let_go(rows, limit, aftermath)
-    return aftermath
-
-
 def after_cooldown(session: Session, provider_id: int, room: int = BATCH) -> list[Released]:
     """Let those go on that wait for a provider to recover."""
-    rows = partial(driver.rows, session)
+    rows = driver.within(session)
     return Limit("cooldown", room, provider_id=provider_id).let_go(rows, room)
-
-
-def _limit_of(
-    session: Session, reason: str, provider_id: int | None, llm_id: int | None, user_id: int | None
-) -> Limit | None:
-    name = "requests_per_minute" if reason in RATES else "max_concurrency"
-    if reason in ("user", "user_rate"):
-        name = f"user_{'concurrency' if reason == 'user' else name}"
-        if provider_id is None:
-            most = getattr(get_settings(), name)
-            return Limit(reason, most, user_id=user_id) if most > 0 else None
-    holder = session.get(LLM, llm_id) if llm_id is not None else session.get(Provider, provider_id)
-    most = None if holder is None else holder.settings.get(name)
-    return None if most is None else Limit(reason, most, provider_id, llm_id, user_id)

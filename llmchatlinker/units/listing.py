@@ -19,7 +19,7 @@ from llmchatlinker.instruction_data.fields import Page
 
 
 @lru_cache(maxsize=64)
-def columns(kind: type[Base]) -> tuple[Any, str]:
+def _columns(kind: type[Base]) -> tuple[Any, str]:
     """What a row of the table becomes, with the attributes of ``kind``, and its columns in SQL."""
     loaded = [item for item in inspect(kind).column_attrs if not item.deferred]
     named = [item.columns[0].name for item in loaded]
@@ -33,12 +33,12 @@ def page(
 
     ``where``: another condition, in SQL, with psycopg2's ``%(name)s`` for ``values``.
     """
-    made, names = columns(kind)
+    made, names = _columns(kind)
     condition = f"AND {where}" if where else ""
     sql = f"""
         SELECT {names} FROM {kind.__tablename__}
          WHERE id > CAST(%(after)s AS bigint) {condition} ORDER BY id LIMIT %(limit)s
-    """  # noqa: S608  # made of names that stand in this code
+    """  # noqa: S608  # of names that stand in this code; values go as values
     values |= {"after": window.after or 0, "limit": window.limit + 1}
     found = [made(*row) for row in rows(values, sql)]
     if len(found) <= window.limit:
@@ -48,8 +48,8 @@ def page(
 
 def row(rows: Rows, kind: type[Base], row_id: int, missing: LLMChatLinkerError) -> Any:
     """The row of that id; ``missing`` is raised where there is none."""
-    made, names = columns(kind)
-    sql = f"SELECT {names} FROM {kind.__tablename__} WHERE id = %(id)s"  # noqa: S608
+    made, names = _columns(kind)
+    sql = f"SELECT {names} FROM {kind.__tablename__} WHERE id = %(id)s"  # noqa: S608  # as above
     for found in rows({"id": row_id}, sql):
         return made(*found)
     raise missing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, select
@@ -126,20 +126,6 @@ def llm_id_by_name(session: Session, provider_id: int, llm_name: str) -> int:
             {"field": "llm_name", "value": llm_name},
         )
     return llm_id
-
-
-def members(session: Session, chat_ids: Sequence[int]) -> dict[int, list[User]]:
-    """The members of each chat, in the order of their ids."""
-    result: dict[int, list[User]] = {chat_id: [] for chat_id in chat_ids}
-    rows = session.execute(
-        select(ChatMember.chat_id, User)
-        .join(User, User.id == ChatMember.user_id)
-        .where(ChatMember.chat_id.in_(chat_ids))
-        .order_by(User.id)
-    )
-    for chat_id, user in rows:
-        result[chat_id].append(user)
-    return result
 
 
 def require_member(session: Session, chat_id: int, user_id: int) -> None:

@@ -26,7 +26,8 @@ from tests.fixtures.threads import eventually
 from tests.fixtures.workers import StartWorker, environment
 from tests.servers import HOST, free_ports
 from tests.servers.certificates import Authority
-from tests.servers.nginx import NginxError, PrivateNginx
+from tests.servers.nginx import PrivateNginx
+from tests.servers.private import StartError
 from tests.servers.provider import ScriptedProvider
 
 TEXT = "canary text 7777"
@@ -236,7 +237,7 @@ def proxied(cycle: Cycle, tmp_path: Path) -> Iterator[tuple[Flower, Proxy]]:
         proxy = Proxy(shown.url, tmp_path)
         try:
             proxy.server.start()
-        except NginxError as error:
+        except StartError as error:
             cannot_test("nginx", error)
         try:
             yield shown, proxy

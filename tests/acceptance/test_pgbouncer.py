@@ -16,7 +16,8 @@ from tests.fixtures.servers import cannot_test
 from tests.fixtures.threads import at_once, eventually
 from tests.fixtures.workers import StartWorker
 from tests.servers import scripts
-from tests.servers.pgbouncer import PgBouncerError, PrivatePgBouncer
+from tests.servers.pgbouncer import PrivatePgBouncer
+from tests.servers.private import StartError
 from tests.servers.provider import ScriptedProvider
 
 POOL_SIZE = 3
@@ -36,7 +37,7 @@ def pooled(cycle: Cycle, configure: Configure) -> Iterator[Database]:
             use_database(database)
             yield database
             use_database(None)
-    except PgBouncerError as error:
+    except StartError as error:
         cannot_test("PgBouncer", error)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -48,7 +47,7 @@ def test_no_limit_per_minute_reads_older_calls(scene: Scene, reason: str) -> Non
         session.execute(text("ANALYZE attempts"))
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {limit.statement()}"
         plan = session.connection().exec_driver_sql(explain, limit.values).scalar()
-        room = limit.look(partial(driver.rows, session))[0]
+        room = limit.look(driver.within(session))[0]
 
     assert room == CALLS - (LATELY // 2 - 1)
     scans = [node for node in _nodes(plan) if "attempts" in node.get("Relation Name", "")]

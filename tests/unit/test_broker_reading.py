@@ -199,9 +199,9 @@ def test_a_body_is_opened_as_kombu_opens_it(value: Any) -> None:
 
 def test_a_body_that_is_no_json_is_refused_as_kombu_refuses_it() -> None:
     with pytest.raises(DecodeError):
-        message("[1").payload  # noqa: B018
+        message("[1").decode()
 
 
 def test_a_body_of_another_kind_is_not_opened() -> None:
     with pytest.raises(ContentDisallowed):
-        message("[1]", "application/x-yaml").payload  # noqa: B018
+        message("[1]", "application/x-yaml").decode()
