@@ -18,6 +18,7 @@ from kombu.connection import ConnectionPool, PooledConnection
 from kombu.exceptions import DecodeError
 from kombu.transport import pyamqp
 
+from llmchatlinker.broker_publishing import Publishing
 from llmchatlinker.broker_reading import BufferedTransport, drain
 
 JSON = "application/json"
@@ -53,7 +54,7 @@ class Message(pyamqp.Message):
         return super()._decode()  # type: ignore[no-untyped-call]  # kombu has no types
 
 
-class _Channel(pyamqp.Channel):
+class _Channel(Publishing, pyamqp.Channel):
     Message = Message
 
 

@@ -28,7 +28,6 @@ from llmchatlinker.outcomes import Ending
 from llmchatlinker.results.hints import hint
 from llmchatlinker.results.wakeups import wakeups
 from llmchatlinker.settings import get_settings, without_password
-from llmchatlinker.stage_messages import AGAIN, Ids
 from llmchatlinker.streaming.pushing import push
 from llmchatlinker.submission import Submission, check
 from llmchatlinker.telemetry import tracing
@@ -58,8 +57,8 @@ def publish(
     ``options`` are those of ``apply_async`` for the first message.
     """
     kind = stage_messages.kind(spec, state, get_settings().confirm_timeout)
-    ids = Ids(str(instruction_id), reply_to, traceparent)
-    stage_messages.send(kind, ids, headers={AGAIN: True} if again else None, **options)
+    ids = stage_messages.ids_of(kind, str(instruction_id), reply_to, traceparent)
+    stage_messages.send(kind, ids, again=again, **options)
 
 
 def submit(

@@ -18,13 +18,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from amqp.exceptions import MessageNacked
 from celery import chain
 from celery.app.amqp import task_message
 from celery.canvas import Signature
 
+from llmchatlinker.broker_publishing import Publishing
 from llmchatlinker.celery_app import app
 from llmchatlinker.instructions import INSTRUCTION_SET, InstructionType
+from llmchatlinker.outages import BROKER_ERRORS
 from llmchatlinker.settings import get_settings
+from llmchatlinker.stage_bytes import Ids, Pattern, Shape, are_observed, marks, record, shape_of
 from llmchatlinker.telemetry.tracing import PUBLISHED_AT, TRACEPARENT
 from llmchatlinker.topology import DECODE_TASK, STORE_TASK, route
 
@@ -40,21 +44,7 @@ _SPECS = {spec.task_name: spec for spec in INSTRUCTION_SET.values()}
 _SILENT: tuple[Any, ...] = (None, {}, [None, None], [], 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Ids:
-    """What makes a message that of one instruction.
-
-    ``execute``: the id of the task that executes, if it has one already. ``parent``: of the task before.
-    """
-
-    instruction: str
-    reply_to: str | None = None
-    traceparent: str | None = None
-    execute: str | None = None
-    parent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kind:
     """A message as Celery composes it, with marks in it instead of ids."""
 
@@ -117,53 +107,105 @@ def _composed(frozen: list[Signature], replies: bool, traced: bool) -> Any:
     )
 
 
-def send(kind: Kind, ids: Ids, producer: Any = None, **options: Any) -> None:
-    """Publish it. ``options``: those of ``apply_async`` that say how.
+def ids_of(
+    kind: Kind,
+    instruction: str,
+    reply_to: str | None = None,
+    traceparent: str | None = None,
+    execute: str | None = None,
+    parent: str | None = None,
+) -> Ids:
+    """The ids of a message that is published now; ``execute`` and ``parent`` where they are known."""
+    execute = execute or str(uuid.uuid4())
+    own = execute
+    if kind.task == STORE_TASK:
+        own = instruction
+    elif kind.task == DECODE_TASK:
+        own = str(uuid.uuid4())  # nobody's concern: it is always the first one
+    return Ids(instruction, execute, own, time.time(), reply_to, traceparent, parent)
+
+
+def send(
+    kind: Kind, ids: Ids, producer: Any = None, *, again: bool = False, **options: Any
+) -> None:
+    """Publish it. ``again``: it was published before. ``options``: ``apply_async``'s that say how.
 
     Raises kombu's OperationalError where the broker is gone, does not confirm, or refuses.
     """
     if producer is None:
         with app.producer_pool.acquire(block=True) as pooled:
-            send(kind, ids, pooled, **options)
+            send(kind, ids, pooled, again=again, **options)
         return
+    connection = producer.connection
+    with connection._reraise_as_library_errors():  # as Celery's send_task does
+        try:
+            if not again and _send_bytes(kind, ids, producer):
+                return
+        except BROKER_ERRORS as error:
+            if options.get("retry") is False:
+                raise
+            # Celery tries again, as often as the policy for it says; on a connection of which nobody
+            # knows what may still come, it would take one message's confirm for another's.
+            if not isinstance(error, MessageNacked):
+                connection.collect()
+                producer.revive(connection)
+        declare = _undeclared(producer, kind.queue)
+        _send_through_celery(kind, ids, producer, again=again, declare=declare, **options)
+
+
+def _send_bytes(kind: Kind, ids: Ids, producer: Any) -> bool:
+    """Publish the pattern with these ids in it; False where Celery has to do it."""
+    channel = producer.channel
+    if not isinstance(channel, Publishing) or kind.queue not in _declared.get(channel, ()):
+        return False
+    shape = shape_of(ids)
+    if shape is None or are_observed():
+        return False
+    properties, body = _pattern(kind, shape).of(ids)
+    channel.publish_bytes(kind.queue, properties, body, kind.confirm_timeout)
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _pattern(kind: Kind, shape: Shape) -> Pattern:
+    return record(
+        lambda producer: _send_through_celery(
+            kind, marks(shape), producer, again=False, declare=[], retry=False
+        )
+    )
+
+
+def _send_through_celery(
+    kind: Kind, ids: Ids, producer: Any, *, again: bool, **options: Any
+) -> None:
     text = ids.instruction
-    execute = ids.execute or str(uuid.uuid4())
-    # Decode's own id is nobody's concern: it is always the first one.
-    first = str(uuid.uuid4()) if kind.task == DECODE_TASK else execute
-    own = text if kind.task == STORE_TASK else first
     headers = dict(kind.headers)
     headers |= {
-        "id": own,
+        "id": ids.own,
         "root_id": text,
         "argsrepr": f"('{text}',)",
-        PUBLISHED_AT: time.time(),
+        PUBLISHED_AT: ids.moment,
     }
     if ids.parent is not None:
         headers["parent_id"] = ids.parent
+    if again:
+        headers[AGAIN] = True
     body = kind.bodies[ids.reply_to is not None, ids.traceparent is not None]
-    body = body.replace(_INSTRUCTION, text).replace(_EXECUTE, execute)
+    body = body.replace(_INSTRUCTION, text).replace(_EXECUTE, ids.execute)
     if ids.reply_to is not None:
         body = body.replace(_REPLY_TO, _escaped(ids.reply_to))
     if ids.traceparent is not None:
         headers[TRACEPARENT] = ids.traceparent
         body = body.replace(_TRACEPARENT, _escaped(ids.traceparent))
     properties = {
-        "correlation_id": own,
+        "correlation_id": ids.own,
         "reply_to": ids.reply_to or "",
         "content_type": "application/json",
         "content_encoding": "utf-8",
     }
     options.setdefault("confirm_timeout", kind.confirm_timeout)
     message = task_message(headers, properties, body, None)
-    with producer.connection._reraise_as_library_errors():  # as Celery's send_task does
-        app.amqp.send_task_message(
-            producer,
-            kind.task,
-            message,
-            queue=kind.queue,
-            declare=_undeclared(producer, kind.queue),
-            **options,
-        )
+    app.amqp.send_task_message(producer, kind.task, message, queue=kind.queue, **options)
 
 
 #: Options of a hand-off that the composed message has as well.
@@ -193,15 +235,16 @@ def hand_on(task: str, instruction_id: object, options: Mapping[str, Any]) -> bo
         or any(value is not None for key, value in options.items() if key not in _ORDINARY)
     ):
         return False
-    ids = Ids(
+    stage = kind(spec, state, get_settings().confirm_timeout)
+    ids = ids_of(
+        stage,
         instruction_id,
         options.get("reply_to"),
         traceparent,
         options.get("task_id"),
         options.get("parent_id"),
     )
-    stage = kind(spec, state, get_settings().confirm_timeout)
-    send(stage, ids, headers={AGAIN: True} if again else None)
+    send(stage, ids, again=again)
     return True
 
 

@@ -200,10 +200,10 @@ def _overlooked_turns(session: Session) -> tuple[Released, ...]:
 
 def _left_open(session: Session) -> list[tuple[uuid.UUID, int | None]]:
     """Generations that have ended while nobody is at them: whose worker died, or whose row is gone."""
-    live = exists().where(
-        Attempt.instruction_id == Message.instruction_id,
-        Attempt.status == "started",
-        Attempt.lease_until > func.clock_timestamp(),
+    # Looked up in a set and not one by one: of a young table PostgreSQL believes that it has few rows,
+    # and would go through all live calls for each generation.
+    live = select(Attempt.instruction_id).where(
+        Attempt.status == "started", Attempt.lease_until > func.clock_timestamp()
     )
     messages = session.execute(
         select(Message.instruction_id, Message.chat_id)
@@ -211,18 +211,17 @@ def _left_open(session: Session) -> list[tuple[uuid.UUID, int | None]]:
         .where(
             Message.status == "generating",
             or_(Instruction.id.is_(None), Instruction.outcome.is_not(None)),
-            ~live,
+            Message.instruction_id.not_in(live),
         )
         .limit(BATCH)
     )
-    called = exists().where(
-        Attempt.instruction_id == Instruction.id,
-        Attempt.status == "started",
-        Attempt.lease_until > func.clock_timestamp(),
-    )
     turns = session.execute(
         select(Instruction.id, Instruction.chat_id)
-        .where(Instruction.turn == "active", Instruction.outcome.is_not(None), ~called)
+        .where(
+            Instruction.turn == "active",
+            Instruction.outcome.is_not(None),
+            Instruction.id.not_in(live),
+        )
         .limit(BATCH)
     )
     return list({row[0]: row[1] for row in (*messages, *turns) if row[0] is not None}.items())

@@ -27,25 +27,40 @@ class Rows(Protocol):
 class Transaction:
     """A transaction of nothing but such statements. ``connection``: a pooled one, in autocommit mode.
 
-    It begins together with its first statement: one round trip less than psycopg2's own.
+    It begins together with its first statement: one round trip less than psycopg2's own. It is ``Rows``.
     """
 
     def __init__(self, connection: Any) -> None:
         self._notes = connection.info
         self._cursor = connection.driver_connection.cursor()
         self._begin = "BEGIN;"
+        self._last: tuple[Mapping[str, Any], str] | None = None
 
-    def rows(self, values: Mapping[str, Any], *statements: str) -> list[Any]:
+    def __call__(self, values: Mapping[str, Any], *statements: str) -> list[Any]:
         """See ``Rows``."""
         texts = [prepared(sql).ready(self._cursor, self._notes) for sql in statements]
         self._cursor.execute(self._begin + ";".join(texts), values)
         self._begin = ""
         return self._cursor.fetchall() if self._cursor.description else []
 
-    def end(self, how: str) -> None:
-        """``COMMIT`` or ``ROLLBACK``."""
+    def last(self, values: Mapping[str, Any], statement: str) -> None:
+        """Have it run together with the commit, one round trip less: what it finds nobody sees."""
+        self._last = values, statement
+
+    def commit(self) -> None:
+        """Commit, after the last statement, if there is one."""
+        if self._last is not None:
+            values, statement = self._last
+            text = prepared(statement).ready(self._cursor, self._notes)
+            self._cursor.execute(f"{self._begin}{text};COMMIT", values)
+        elif not self._begin:
+            self._cursor.execute("COMMIT")
+        self._cursor.close()
+
+    def roll_back(self) -> None:
+        """Leave nothing behind."""
         if not self._begin:
-            self._cursor.execute(how)
+            self._cursor.execute("ROLLBACK")
         self._cursor.close()
 
 

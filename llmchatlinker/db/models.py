@@ -348,6 +348,9 @@ class Attempt(Base):
             "llm_id",
             postgresql_where=text("status = 'started'"),
         ),
+        Index(
+            "ix_attempts_started_user_id", "user_id", postgresql_where=text("status = 'started'")
+        ),
         # For the metrics: how many of late.
         Index("ix_attempts_in_doubt", "finished_at", postgresql_where=text("status = 'in_doubt'")),
         Index(None, "started_at"),

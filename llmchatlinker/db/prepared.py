@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from typing import Any
 
 from psycopg2 import errors
 
-#: Key of a pooled connection's notes: the names that are prepared on it, or None where nothing is to be.
+#: Key of a pooled connection's notes: what is prepared on it, as ``Known``; None: nothing is to be.
 NOTES = "llmchatlinker.prepared"
+#: Seconds for which a connection's first plans are kept, and for which later ones are at most.
+FIRST_PLANS, LAST_PLANS = 1.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,20 @@ class Prepared:
         try:
             cursor.execute(self.ready(cursor, notes), values)
         except errors.InvalidSqlStatementName:  # somebody said DEALLOCATE or DISCARD here
-            notes[NOTES].discard(self.name)
+            notes[NOTES].names.discard(self.name)
             cursor.execute(self.sql, values)
 
     def ready(self, cursor: Any, notes: MutableMapping[str, Any]) -> str:
         """What runs it on this connection, where it is prepared now unless nothing is to be."""
         if NOTES not in notes:
-            notes[NOTES] = set() if _reaches_the_server(cursor) else None
-        known: set[str] | None = notes[NOTES]
+            notes[NOTES] = _known(cursor)
+        known: Known | None = notes[NOTES]
         if known is None:
             return self.sql
-        if self.name not in known:
+        known.plan_anew(cursor)
+        if self.name not in known.names:
             self._prepare(cursor)
-            known.add(self.name)
+            known.names.add(self.name)
         return self.run
 
     def _prepare(self, cursor: Any) -> None:
@@ -65,11 +69,38 @@ class Prepared:
             cursor.execute(self.prepare)
 
 
-def _reaches_the_server(cursor: Any) -> bool:
+class Known:
+    """What is prepared on a connection, and when it is to be planned anew.
+
+    All of it goes by keys, whatever the values are, so PostgreSQL is told to plan it once; else it plans
+    some of it for each instruction, in the hope of a better plan for just these values
+    (https://www.postgresql.org/docs/current/sql-prepare.html, "Notes"). But the plan for a table of ten
+    rows reads all of them, and is kept while the table grows, until autovacuum has counted its rows. So
+    plans are made anew, after times that double.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self._pause = FIRST_PLANS
+        self._until = time.monotonic() + FIRST_PLANS
+
+    def plan_anew(self, cursor: Any) -> None:
+        """If it is time."""
+        now = time.monotonic()
+        if now > self._until:
+            cursor.execute("DISCARD PLANS")
+            self._pause = min(2 * self._pause, LAST_PLANS)
+            self._until = now + self._pause
+
+
+def _known(cursor: Any) -> Known | None:
     cursor.execute("SELECT pg_backend_pid()")
     answering: int = cursor.fetchone()[0]
     named: int = cursor.connection.get_backend_pid()
-    return answering == named
+    if answering != named:
+        return None
+    cursor.execute("SET plan_cache_mode = force_generic_plan")
+    return Known()
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,7 @@ from llmchatlinker.errors import ConfigurationError
 from llmchatlinker.settings import get_settings
 
 #: The revision that this version's code needs: the newest one in ``migrations/versions``.
-NEEDED = "0002"
+NEEDED = "0003"
 #: Any number, but always this one: two migrations at once wait for each other.
 SCHEMA_LOCK = 0x11C4A7
 _UNDEFINED_TABLE = "42P01"

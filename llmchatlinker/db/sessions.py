@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db import bounds
-from llmchatlinker.db.driver import Rows, Transaction
+from llmchatlinker.db.driver import Transaction
 from llmchatlinker.db.prepared import prepared
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.outages import Outage
@@ -109,7 +109,7 @@ class Database:
         return self._patiently(transaction, patience)
 
     def run_on_driver(
-        self, work: Callable[[Rows], Result], *, patience: float | None = None
+        self, work: Callable[[Transaction], Result], *, patience: float | None = None
     ) -> Result:
         """The same for ``work`` that needs no Session, which takes as much CPU as its statements."""
 
@@ -121,14 +121,17 @@ class Database:
                 driver.autocommit = True
                 statements = Transaction(connection)
                 try:
-                    result = work(statements.rows)
+                    result = work(statements)
                 except psycopg2.IntegrityError as error:
                     failure = error  # two were at the same thing: the connection is sound
                 except psycopg2.Error:
                     raise
                 except Exception as error:
                     failure = error
-                statements.end("COMMIT" if failure is None else "ROLLBACK")
+                if failure is None:
+                    statements.commit()
+                else:
+                    statements.roll_back()
                 driver.autocommit = False
             except BaseException:
                 connection.invalidate()  # in what state it is, nobody knows

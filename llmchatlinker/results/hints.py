@@ -1,9 +1,10 @@
 """Hints and pushes, the worker's side: small messages straight into the clients' queues.
 
 After an id is final, a *hint* tells its client to look. What a response's followers get is a *push*
-(``streaming/pushing.py``). Best effort on purpose: one thread publishes both without a confirm, from
-bounded queues that drop the oldest; hints go first. Nothing here raises or slows a stage; what is lost
-is found by the client's own slow look at the database, which stays the truth.
+(``streaming/pushing.py``). Best effort on purpose: both are published without a confirm, by who has them
+where the broker takes them at once, else by one thread from bounded queues that drop the oldest; hints
+go first. Nothing here raises or slows a stage; what is lost is found by the client's own slow look at
+the database, which stays the truth.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Sized
+from typing import Any, NamedTuple
 
+from amqp import Message
+
+from llmchatlinker.broker_publishing import Publishing
 from llmchatlinker.celery_app import app
 from llmchatlinker.outcomes import Ending
 from llmchatlinker.settings import get_settings
@@ -25,18 +30,34 @@ logger = logging.getLogger(__name__)
 #: Hints that wait to be published, at most; and bytes of the pushes that do.
 WAITING = 10_000
 PUSHED_BYTES = 16_777_216
-#: Milliseconds after which a push that nobody took is thrown away; transient.
-PUSH = {"expiration": "30000", "delivery_mode": 1}
-HINT: dict[str, Any] = {}
+#: Bytes that a socket takes at once where it takes anything.
+AT_ONCE = 4096
 #: Seconds before another try, after the broker was gone.
 PAUSE = 1.0
 
-#: The queue, the body, and the message's properties.
-Letter = tuple[str, bytes, dict[str, Any]]
+
+class _Kind(NamedTuple):
+    """A message's properties, and the same as the bytes that AMQP makes of them."""
+
+    properties: dict[str, Any]
+    packed: bytes
+
+
+def _kind(**properties: Any) -> _Kind:
+    properties["content_type"] = "application/json"
+    return _Kind(properties, Message(**properties)._serialize_properties())
+
+
+HINT = _kind()
+#: Milliseconds after which a push that nobody took is thrown away; transient.
+PUSH = _kind(expiration="30000", delivery_mode=1)
+
+#: The queue, the body, and what it is.
+Letter = tuple[str, bytes, _Kind]
 
 
 class HintPublisher:
-    """The thread and its queues; one per process."""
+    """The connection, the queues and their thread; one per process."""
 
     def __init__(self) -> None:
         self._hints: deque[tuple[str, bytes]] = deque(maxlen=WAITING)
@@ -46,6 +67,9 @@ class HintPublisher:
         self._some = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        #: Held by who publishes. The channel is None while there is no connection.
+        self._wire = threading.Lock()
+        self._channel: Any = None
 
     def hint(self, ending: Ending) -> None:
         """Tell everybody who waits for this id; returns at once."""
@@ -53,17 +77,38 @@ class HintPublisher:
             return
         body = json.dumps({"id": str(ending.instruction_id), "state": "SUCCESS"}).encode("ascii")
         for queue in ending.reply_to:
-            self._hints.append((queue, body))
-        self._wake()
+            if not self._at_once(self._hints, (queue, body, HINT)):
+                self._hints.append((queue, body))
+                self._wake()
 
     def send(self, queue: str, body: bytes) -> None:
         """Push this to who follows; returns at once."""
+        if self._at_once(self._pushes, (queue, body, PUSH)):
+            return
         with self._lock:
             self._pushes.append((queue, body))
             self._pushed_bytes += len(body)
             while self._pushed_bytes > PUSHED_BYTES:
                 self._pushed_bytes -= len(self._pushes.popleft()[1])
         self._wake()
+
+    def _at_once(self, before: Sized, letter: Letter) -> bool:
+        """Publish it here, unless others are ``before`` it: no thread has to be woken for it."""
+        if before or len(letter[1]) > AT_ONCE or not self._wire.acquire(blocking=False):
+            return False
+        try:
+            channel = self._channel
+            if before or not isinstance(channel, Publishing) or not channel.takes_at_once():
+                return False
+            queue, body, kind = letter
+            channel.write_bytes(queue, kind.packed, body)
+        except Exception as error:
+            logger.debug("A hint or push can't be published just now: %r", error)
+            self._channel = None  # for the thread to see
+            return False
+        finally:
+            self._wire.release()
+        return True
 
     def _wake(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -90,25 +135,32 @@ class HintPublisher:
             heartbeat=0, transport_options={"confirm_publish": False}
         ) as connection:
             channel: Any = connection.default_channel
-            # What could not be published goes first, once: it is why there is a new connection.
-            again = self._in_hand is not None
-            letter, self._in_hand = self._in_hand or self._next(), None
+            with self._wire:
+                # What could not be published goes first, once: it is why there is a new connection.
+                letter, self._in_hand = self._in_hand, None
+                if letter is not None:
+                    _publish(channel, letter)
+                self._channel = channel
             while True:
-                while letter is not None:
-                    queue, body, properties = letter
-                    message = channel.prepare_message(
-                        body, content_type="application/json", properties=properties
-                    )
-                    try:
-                        # The default exchange: straight into the queue of that name, or nowhere.
-                        channel.basic_publish(message, exchange="", routing_key=queue)
-                    except Exception:
-                        self._in_hand = None if again else letter
-                        raise
-                    letter, again = self._next(), False
+                while self._publish_next(channel):
+                    pass
                 self._some.wait()
                 self._some.clear()
-                letter = self._next()
+
+    def _publish_next(self, channel: Any) -> bool:
+        """Whether there was a letter."""
+        with self._wire:
+            if self._channel is not channel:
+                raise ConnectionError("publishing on it has failed")
+            letter = self._next()
+            if letter is None:
+                return False
+            try:
+                _publish(channel, letter)
+            except Exception:
+                self._in_hand, self._channel = letter, None
+                raise
+            return True
 
     def _next(self) -> Letter | None:
         if self._hints:
@@ -119,6 +171,12 @@ class HintPublisher:
             queue, body = self._pushes.popleft()
             self._pushed_bytes -= len(body)
         return queue, body, PUSH
+
+
+def _publish(channel: Any, letter: Letter) -> None:
+    queue, body, kind = letter
+    # The default exchange: straight into the queue of that name, or nowhere.
+    channel.basic_publish(Message(body, **kind.properties), exchange="", routing_key=queue)
 
 
 _publisher = HintPublisher()

@@ -47,16 +47,30 @@ def parse(model: type[SomeData], raw: dict[str, Any], *, decoded: bool = False) 
         raise describe(error) from None
 
 
+#: Data that may name what has to be looked up, or carry a secret that is to be encrypted.
+_INCOMPLETE = (
+    UserGet,
+    ChatCreate,
+    ChatUpdate,
+    LLMProviderAdd,
+    LLMProviderUpdate,
+    LLMAdd,
+    LLMUpdate,
+    LLMResponseGenerate,
+    LLMResponseRegenerate,
+)
+
+
+def is_complete(model: type[Data]) -> bool:
+    """Whether such data can be executed as it was submitted, once it is known to be valid."""
+    return not issubclass(model, _INCOMPLETE)
+
+
 def looks_up(data: Data) -> bool:
-    """Whether decoding takes more than the data itself: a name to resolve, or a secret to encrypt."""
-    match data:
-        case UserGet(username=str()) | ChatCreate() | ChatUpdate():
-            return True
-        case LLMProviderAdd() | LLMProviderUpdate() | LLMAdd() | LLMUpdate():
-            return True
-        case LLMResponseGenerate() | LLMResponseRegenerate():
-            return True
-    return False
+    """Whether decoding takes more than the data itself."""
+    if isinstance(data, UserGet):
+        return data.username is not None
+    return isinstance(data, _INCOMPLETE)
 
 
 def resolve(session: Session, data: Data) -> Data:

@@ -9,13 +9,16 @@ who wait.
 Who parks or may park has a limit's lock alone. Calls that end share it: they hinder one another in
 nothing, and whoever parks meanwhile is either seen by them or sees their end. Calls far below the limit
 share it too, and each takes one of the limit's ``stripes``, which are further locks, before it counts:
-whatever that count does not see has one of the others, so it is out by less than there are stripes.
+whatever that count does not see has one of the others, so it is out by less than there are stripes. Far
+below the limit not every call counts: there may be hundreds to count.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -25,6 +28,7 @@ from sqlalchemy.orm import Session
 from llmchatlinker.db import driver
 from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import LLM, Instruction, Provider
+from llmchatlinker.db.sessions import Database, database
 from llmchatlinker.settings import get_settings
 from llmchatlinker.turns import Aftermath, Released
 from llmchatlinker.units.handling import Parked
@@ -36,7 +40,10 @@ BATCH = 500
 RATES = ("rate", "llm_rate", "user_rate")
 #: Calls that may be opened at the same moment without a limit's lock: at least, and at most, since each
 #: holds a connection. In between it is a share of the limit, near which calls are opened one by one.
-STRIPES, MOST_STRIPES, STRIPE_SHARE = 4, 16, 8
+STRIPES, MOST_STRIPES, STRIPE_SHARE = 4, 64, 8
+
+#: Limits whose last count a process remembers.
+REMEMBERED = 10_000
 
 _LOCK = "SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0))"
 
@@ -212,29 +219,90 @@ STRIPE = """
       FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb)) AS limits (key text, stripes int)
 """
 
-#: Behind ``STRIPE``, and in a statement of its own, which sees what was committed until then: a limit
-#: that has no room for sure, or for which somebody waits.
+#: Behind ``STRIPE``, and in a statement of its own, which sees what was committed until then: how many
+#: calls count for each limit. None where a count of before shows that there is room: since the call that
+#: was ``newest`` then, no more can have begun than the ledger has got ids, but for those that neither
+#: this look nor that one has seen.
+COUNTED = """
+    newest AS (
+        SELECT coalesce(max(id), 0) AS id FROM attempts
+    ), counted AS (
+        SELECT limits.*,
+               CASE WHEN newest.id >= newest_known
+                         AND most >= 2 * stripes + calls_known + newest.id - newest_known THEN NULL
+                    WHEN user_id IS NOT NULL THEN (
+                        SELECT count(*) FROM attempts a
+                         WHERE a.status = 'started' AND a.user_id = limits.user_id
+                           AND (limits.provider_id IS NULL OR a.provider_id = limits.provider_id))
+                    ELSE (
+                        SELECT count(*) FROM attempts a
+                         WHERE a.status = 'started' AND a.provider_id = limits.provider_id
+                           AND (limits.llm_id IS NULL OR a.llm_id = limits.llm_id))
+               END AS calls
+          FROM newest, jsonb_to_recordset(CAST(%(limits)s AS jsonb))
+                    AS limits (key text, reason text, most int, stripes int, provider_id int,
+                               llm_id int, user_id int, calls_known bigint, newest_known bigint)
+    )
+"""
+
+#: Of those: a limit that has no room for sure, or for which somebody waits.
 FULL = f"""
-    SELECT FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb))
-             AS limits (reason text, most int, stripes int, provider_id int, llm_id int, user_id int)
-     WHERE most < stripes + (
-               SELECT count(*) FROM attempts a
-                WHERE a.status = 'started' AND a.lease_until > clock_timestamp()
-                  AND (limits.provider_id IS NULL OR a.provider_id = limits.provider_id)
-                  AND (limits.llm_id IS NULL OR a.llm_id = limits.llm_id)
-                  AND (limits.user_id IS NULL OR a.user_id = limits.user_id))
+    SELECT FROM counted
+     WHERE most < stripes + calls
         OR EXISTS (
                SELECT FROM instructions i
                 WHERE {HAS_A_TIME} AND i.state = 'waiting'
-                  AND i.wait_reason = limits.reason
-                  AND i.provider_id IS NOT DISTINCT FROM limits.provider_id
-                  AND (limits.llm_id IS NULL OR i.llm_id = limits.llm_id)
-                  AND (limits.user_id IS NULL OR i.user_ids[1] = limits.user_id))
+                  AND i.wait_reason = counted.reason
+                  AND i.provider_id IS NOT DISTINCT FROM counted.provider_id
+                  AND (counted.llm_id IS NULL OR i.llm_id = counted.llm_id)
+                  AND (counted.user_id IS NULL OR i.user_ids[1] = counted.user_id))
+"""
+
+#: What ``note_counted`` takes.
+COUNTS = """
+    (SELECT jsonb_object_agg(key, calls) FROM counted WHERE calls IS NOT NULL),
+    (SELECT id FROM newest)
 """
 
 
+class _Counts:
+    """What this process has counted last, by the limits' keys: calls, and the newest one of all."""
+
+    def __init__(self) -> None:
+        self._of: Database | None = None
+        self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def known(self, key: str) -> dict[str, int]:
+        """As ``COUNTED`` takes them; nothing, where nothing is known."""
+        with self._lock:
+            found = self._known.get(key) if self._of is database() else None
+        return {} if found is None else {"calls_known": found[0], "newest_known": found[1]}
+
+    def note(self, calls: Mapping[str, int], newest: int) -> None:
+        """So many were counted, and that was the newest call in the ledger."""
+        with self._lock:
+            if self._of is not database():
+                self._of = database()
+                self._known.clear()
+            for key, number in calls.items():
+                self._known[key] = number, newest
+                self._known.move_to_end(key)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
+
+_counts = _Counts()
+
+
+def note_counted(calls: Mapping[str, int] | None, newest: int) -> None:
+    """Remember what ``COUNTS`` has found."""
+    if calls:
+        _counts.note(calls, newest)
+
+
 def to_share(route: Route, user_id: int | None, *, ended: bool = False) -> str | None:
-    """The limits as ``SHARE``, ``STRIPE`` and ``FULL`` take them; None where one must be had alone.
+    """The limits as ``SHARE``, ``STRIPE`` and ``COUNTED`` take them; None where one must be had alone.
 
     ``ended``: those on which the end of a call has a bearing.
     """
@@ -243,7 +311,10 @@ def to_share(route: Route, user_id: int | None, *, ended: bool = False) -> str |
         found = [limit for limit in found if limit.reason not in RATES]
     elif any(limit.reason in RATES or limit.most < 2 * STRIPES for limit in found):
         return None
-    return json.dumps([limit.values | {"stripes": limit.stripes} for limit in found])
+    values = [limit.values | {"stripes": limit.stripes} for limit in found]
+    if not ended:
+        values = [item | _counts.known(item["key"]) for item in values]
+    return json.dumps(values)
 
 
 def release(rows: Rows, route: Route, user_id: int | None, aftermath: Aftermath) -> None:

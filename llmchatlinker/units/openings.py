@@ -17,15 +17,16 @@ from llmchatlinker.leases import lease_end
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming.events import CREATED, FALLBACK
 from llmchatlinker.units.asking import Asked
-from llmchatlinker.units.limits import FULL, SHARE, STRIPE
+from llmchatlinker.units.limits import COUNTED, COUNTS, FULL, SHARE, STRIPE, note_counted
 from llmchatlinker.units.routing import Route
 
 #: One statement: the question, unless there is one, the answer to come, the chat that ends with it
 #: now, the turn's place, the line in the ledger, and the stream's first events. The answer is made
 #: *from* the question, so that its id is the larger one. Nothing of it, and no row, where one of
 #: ``limits`` may be full.
-_OPEN = """
-    WITH room AS (
+_OPEN = (
+    """
+    WITH /* counted */, room AS (
         SELECT WHERE NOT EXISTS (/* full */)
     ), question AS (
         INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, parts)
@@ -71,8 +72,11 @@ _OPEN = """
                || CAST(%(more)s AS jsonb)
           FROM answer, line
     )
-    SELECT answer.id, answer.parent_id, line.id FROM answer, line
-""".replace("/* full */", FULL)
+    SELECT answer.id, answer.parent_id, line.id, /* counts */ FROM answer, line
+""".replace("/* counted */", COUNTED)
+    .replace("/* full */", FULL)
+    .replace("/* counts */", COUNTS)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,8 @@ def open_turn(
     found = rows(values, *locks, _OPEN)
     if not found:
         return None
-    message_id, parent_id, attempt_id = found[0]
+    message_id, parent_id, attempt_id, *counts = found[0]
+    note_counted(*counts)
     ids = {"message_id": message_id, "parent_message_id": parent_id}
     return Opened(attempt_id, [created | ids, *more])
 

@@ -160,7 +160,7 @@ _ANSWER = """
            usage = CAST(%(usage)s AS jsonb), reasoning = %(reasoning)s,
            tool_calls = CAST(%(tool_calls)s AS jsonb)
       FROM line
-     WHERE m.instruction_id = line.id AND m.status = 'generating' AND NOT m.erased
+     WHERE m.instruction_id = CAST(%(id)s AS uuid) AND m.status = 'generating' AND NOT m.erased
     RETURNING m.id, m.parent_id, m.chat_id, m.user_id, m.llm_id, m.llm_name, m.created_at,
               EXISTS (SELECT FROM instructions WHERE /* has a time */ AND state = 'waiting')
 """.replace("/* has a time */", limits.HAS_A_TIME)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from llmchatlinker.client import LLMChatLinkerClient
+from llmchatlinker.db import driver
 from llmchatlinker.units import limits
 from tests.fixtures.configuration import Configure
 from tests.fixtures.scenes import Scene
@@ -96,17 +100,17 @@ def test_what_exceeds_a_limit_waits_and_is_answered(
     assert scene.cycle.count("instructions", "not_before IS NOT NULL") == 0
 
 
-@pytest.mark.parametrize(("most", "stripes"), [(8, 4), (32, 4), (64, 8), (128, 16), (100_000, 16)])
+@pytest.mark.parametrize(("most", "stripes"), [(8, 4), (32, 4), (64, 8), (128, 16), (100_000, 64)])
 def test_more_calls_are_opened_at_the_same_moment_the_farther_off_their_limit_is(
     most: int, stripes: int
 ) -> None:
     assert limits.Limit("user", most).stripes == stripes
 
 
+@pytest.mark.parametrize("most", [2 * limits.STRIPES, 6 * limits.STRIPES])
 def test_limits_that_claims_share_hold_when_many_begin_at_once(
-    scene: Scene, configure: Configure
+    scene: Scene, configure: Configure, most: int
 ) -> None:
-    most = 2 * limits.STRIPES
     limit(scene, "user", configure, most + 1)
     limit(scene, "provider", configure, most)
     scene.provider.otherwise = watch = Watch(0.3)
@@ -117,6 +121,54 @@ def test_limits_that_claims_share_hold_when_many_begin_at_once(
     assert 1 < watch.most <= most
     assert all(scene.cycle.envelope(i)["status"] == "success" for i in waiting)
     assert len(scene.provider.calls) == scene.cycle.count("attempts") == 2 * most
+
+
+#: Calls under way in the test below, and what a limit of 100 is told of before.
+UNDER_WAY = 60
+
+
+@pytest.mark.parametrize(
+    ("known", "counted"),
+    [
+        ({}, True),
+        ({"calls_known": UNDER_WAY, "newest_known": UNDER_WAY}, False),
+        ({"calls_known": 2, "newest_known": 2}, False),
+        # Twice the stripes are kept free, for calls that neither look has seen.
+        ({"calls_known": 76, "newest_known": UNDER_WAY}, False),
+        ({"calls_known": 77, "newest_known": UNDER_WAY}, True),
+        ({"calls_known": 18, "newest_known": 1}, True),
+        # The ledger is older than what is known of it: it was restored.
+        ({"calls_known": 0, "newest_known": UNDER_WAY + 1}, True),
+    ],
+)
+@pytest.mark.parametrize("of", ["user", "provider"])
+def test_calls_are_counted_where_what_is_known_leaves_no_room(
+    scene: Scene, of: str, known: dict[str, int], counted: bool
+) -> None:
+    of_user, of_provider = scene.user_id, scene.provider_id
+    with Session(scene.cycle.database.engine) as session, session.begin():
+        ids = {"user": of_user, "provider": of_provider, "calls": UNDER_WAY}
+        session.execute(text(_CALLS), ids)
+        limit = limits.Limit(
+            of,
+            100,
+            user_id=of_user if of == "user" else None,
+            provider_id=of_provider if of == "provider" else None,
+        )
+        values = limit.values | {"stripes": 12} | known
+        asked = f"WITH {limits.COUNTED} SELECT calls, {limits.COUNTS} FROM counted"
+        found = driver.rows(session, {"limits": json.dumps([values])}, asked)
+
+    calls = UNDER_WAY if counted else None
+    assert found == [(calls, {values["key"]: calls} if counted else None, UNDER_WAY)]
+
+
+_CALLS = """
+    INSERT INTO attempts (instruction_id, number, user_id, provider_id, provider_name, llm_name,
+                          worker, lease_until)
+    SELECT gen_random_uuid(), 1, :user, :provider, 'p', 'l', 'w', now() + interval '1 minute'
+      FROM generate_series(1, :calls)
+"""
 
 
 @pytest.mark.parametrize(

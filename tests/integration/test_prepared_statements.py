@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+import pytest
 
 from llmchatlinker.db.prepared import prepared
 from llmchatlinker.db.sessions import Database
+from tests.fixtures.threads import eventually
 
 SQL = "SELECT CAST(%(number)s AS int) + 1"
 
@@ -42,3 +46,39 @@ def test_a_column_that_a_migration_changed_is_read_anew(database: Database) -> N
     assert database.statement(sql, {}, prepare=True) == [(1,)]
     on_its_connection(database, "ALTER TABLE kept ALTER number TYPE text")
     assert database.statement(sql, {}, prepare=True) == [("1",)]
+
+
+GROWN = "SELECT id FROM grown WHERE id = %(id)s"
+
+
+def plan_of(database: Database) -> str:
+    """How the one connection runs what is prepared there."""
+    explained = on_its_connection(database, f"EXPLAIN EXECUTE {prepared(GROWN).name} (1)")
+    return str(explained)
+
+
+def test_a_plan_for_a_small_table_is_not_kept_while_it_grows(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmchatlinker.db.prepared.FIRST_PLANS", 0.2)
+    on_its_connection(database, "CREATE TABLE grown (id int PRIMARY KEY, padding text)")
+    on_its_connection(database, "VACUUM ANALYZE grown")
+    began = time.monotonic()
+    database.statement(GROWN, {"id": 1}, prepare=True)
+    assert "Seq Scan" in plan_of(database)
+    rows = "SELECT n, repeat('x', 500) FROM generate_series(1, 2000) n"
+    on_its_connection(database, f"INSERT INTO grown {rows}")
+
+    def ask_again() -> bool:
+        database.statement(GROWN, {"id": 1}, prepare=True)
+        return time.monotonic() - began > 0.2
+
+    eventually(ask_again)
+
+    assert "Index" in plan_of(database)
+
+
+def test_a_plan_does_not_depend_on_the_values(database: Database) -> None:
+    ask(database, 1)
+
+    assert on_its_connection(database, "SHOW plan_cache_mode") == [("force_generic_plan",)]
