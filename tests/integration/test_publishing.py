@@ -170,7 +170,8 @@ def test_a_body_of_any_size_that_fits_into_a_frame_arrives_whole(channel: Any) -
 
     found = [channel.basic_get(name, no_ack=True) for _ in bodies]
 
-    assert [bytes(message.body) for message in found] == bodies
+    # py-amqp's message without a body has an empty text.
+    assert [message.body or b"" for message in found] == bodies
     assert {message.properties["content_type"] for message in found} == {"text"}
 
 
