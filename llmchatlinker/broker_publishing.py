@@ -17,7 +17,7 @@ _CONFIRMS = [spec.Basic.Ack, spec.Basic.Nack]
 
 
 class Publishing:
-    """A channel of py-amqp's, with one more way to publish: into a queue, by the default exchange.
+    """A channel of py-amqp's, with one more way to publish.
 
     For one thread at a time, as a channel is that was taken from the pool. The ``properties`` are
     AMQP's flags and values, and the message fits into one frame (128 kB). Errors are py-amqp's.
@@ -28,24 +28,29 @@ class Publishing:
     wait: Any
 
     def publish_bytes(
-        self, queue: str, properties: bytes, body: bytes, confirm_timeout: float
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: bytes,
+        body: bytes,
+        confirm_timeout: float,
     ) -> None:
         """Return once it is confirmed; of a channel that was told to confirm.
 
         As ``basic_publish_confirm`` of ``amqp/channel.py``. ``confirm_timeout``: seconds. MessageNacked
         is raised where the broker refuses, TimeoutError without a confirm.
         """
-        self.write_bytes(queue, properties, body)
+        self.write_bytes(exchange, routing_key, properties, body)
         self.wait(_CONFIRMS, callback=_confirmed, timeout=confirm_timeout)
 
-    def write_bytes(self, queue: str, properties: bytes, body: bytes) -> None:
+    def write_bytes(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
         """Return once the socket has it."""
         connection = self.connection
         if connection is None:
             raise RecoverableConnectionError("the channel is closed")
         number = self.channel_id
         header = pack(">HHQ", spec.Basic.CLASS_ID, 0, len(body)) + properties
-        frames = [_method(number, queue), _frame(_HEADER, number, header)]
+        frames = [_method(number, exchange, routing_key), _frame(_HEADER, number, header)]
         if body:
             frames.append(_frame(_BODY, number, body))
         try:
@@ -68,14 +73,12 @@ class Publishing:
 
 
 @lru_cache(maxsize=256)
-def _method(channel: int, queue: str) -> bytes:
-    """The frame of ``basic.publish``: no exchange's name, the queue's, and no flags."""
-    name = queue.encode("utf-8")
-    return _frame(
-        _METHOD,
-        channel,
-        pack(">HHHBB", *spec.Basic.Publish, 0, 0, len(name)) + name + b"\x00",
+def _method(channel: int, exchange: str, routing_key: str) -> bytes:
+    """The frame of ``basic.publish``, without flags."""
+    names = b"".join(
+        pack(">B", len(name)) + name for name in (exchange.encode(), routing_key.encode())
     )
+    return _frame(_METHOD, channel, pack(">HHH", *spec.Basic.Publish, 0) + names + b"\x00")
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:

@@ -61,8 +61,10 @@ _OBSERVERS = (signals.before_task_publish, signals.after_task_publish, signals.t
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A message with marks in it. ``properties`` are AMQP's, the headers among them."""
+    """A message with marks in it, and where it goes. ``properties``: AMQP's, the headers among them."""
 
+    exchange: str
+    routing_key: str
     properties: bytes
     body: bytes
 
@@ -112,7 +114,10 @@ def record(publish: Callable[[Any], None]) -> Pattern:
     """The message that ``publish`` gives the producer that it gets."""
     channel = _Recorder()
     publish(Producer(channel))
-    return Pattern(channel.message._serialize_properties(), channel.message.body)
+    message = channel.message
+    return Pattern(
+        channel.exchange, channel.routing_key, message._serialize_properties(), message.body
+    )
 
 
 def are_observed() -> bool:
@@ -126,9 +131,10 @@ class _Recorder:
     connection = None
     prepare_message = Channel.prepare_message
     message: Any = None
+    exchange = routing_key = ""
 
-    def basic_publish(self, message: Any, **options: Any) -> None:
-        self.message = message
+    def basic_publish(self, message: Any, exchange: str, routing_key: str, **options: Any) -> None:
+        self.message, self.exchange, self.routing_key = message, exchange, routing_key
 
 
 def _packed(moment: float) -> bytes:

@@ -161,8 +161,9 @@ def _send_bytes(kind: Kind, ids: Ids, producer: Any) -> bool:
     shape = shape_of(ids)
     if shape is None or are_observed():
         return False
-    properties, body = _pattern(kind, shape).of(ids)
-    channel.publish_bytes(kind.queue, properties, body, kind.confirm_timeout)
+    pattern = _pattern(kind, shape)
+    where = pattern.exchange, pattern.routing_key
+    channel.publish_bytes(*where, *pattern.of(ids), kind.confirm_timeout)
     return True
 
 

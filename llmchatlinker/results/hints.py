@@ -34,6 +34,8 @@ PUSHED_BYTES = 16_777_216
 AT_ONCE = 4096
 #: Seconds before another try, after the broker was gone.
 PAUSE = 1.0
+#: The default exchange: straight into the queue that the key names, or nowhere.
+_STRAIGHT = ""
 
 
 class _Kind(NamedTuple):
@@ -101,7 +103,7 @@ class HintPublisher:
             if before or not isinstance(channel, Publishing) or not channel.takes_at_once():
                 return False
             queue, body, kind = letter
-            channel.write_bytes(queue, kind.packed, body)
+            channel.write_bytes(_STRAIGHT, queue, kind.packed, body)
         except Exception as error:
             logger.debug("A hint or push can't be published just now: %r", error)
             self._channel = None  # for the thread to see
@@ -175,8 +177,7 @@ class HintPublisher:
 
 def _publish(channel: Any, letter: Letter) -> None:
     queue, body, kind = letter
-    # The default exchange: straight into the queue of that name, or nowhere.
-    channel.basic_publish(Message(body, **kind.properties), exchange="", routing_key=queue)
+    channel.basic_publish(Message(body, **kind.properties), exchange=_STRAIGHT, routing_key=queue)
 
 
 _publisher = HintPublisher()

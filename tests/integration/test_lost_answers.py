@@ -36,13 +36,36 @@ def test_a_stage_whose_commits_answer_is_lost_works_once(
     instruction_id = cycle.submit("USER_CREATE", username="ada")
     if stage == "execute":
         cycle.decode(instruction_id)
-    db.lose_the_answer_to(b"COMMIT" if stage == "execute" else run_of(stages._DECODED))
+    db.lose_the_answer_to(b"COMMIT" if stage == "execute" else run_of(stages._DECODE))
 
     assert cycle.finish(instruction_id, f"llmchatlinker.control.{stage}")
 
     assert db.cuts == 1
     assert cycle.envelope(instruction_id)["status"] == "success"
     assert cycle.count("users") == 1
+
+
+def test_a_decode_that_looks_something_up_works_once_too(cycle: Cycle, db: Proxy) -> None:
+    cycle.do("USER_CREATE", username="ada")
+    instruction_id = cycle.submit("CHAT_CREATE", title="Hello", usernames=["ada"])
+    db.lose_the_answer_to(run_of(stages._DECODED))
+
+    assert cycle.finish(instruction_id, "llmchatlinker.control.decode")
+
+    assert db.cuts == 1
+    assert cycle.envelope(instruction_id)["status"] == "success"
+    assert cycle.count("chats") == 1
+
+
+def test_a_list_whose_commits_answer_is_lost_is_done(cycle: Cycle, db: Proxy) -> None:
+    instruction_id = cycle.decoded("USER_LIST")
+    db.lose_the_answer_to(b"COMMIT")
+
+    assert cycle.execute(instruction_id)
+
+    assert db.cuts == 1
+    assert cycle.store(instruction_id)
+    assert cycle.envelope(instruction_id)["status"] == "success"
 
 
 def test_a_store_whose_answer_is_lost_has_stored(cycle: Cycle, db: Proxy) -> None:

@@ -21,6 +21,7 @@ from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instructions import USER_LIST
 from llmchatlinker.outcomes import Ending
 from llmchatlinker.results import hints
+from llmchatlinker.topology import EXCHANGE
 from tests.fixtures.brokers import Broker, Letter
 from tests.fixtures.threads import eventually
 from tests.servers.proxy import Proxy
@@ -76,6 +77,20 @@ def test_what_is_written_as_bytes_arrives_as_what_celery_publishes(published: Br
 
     assert by_celery[0].pop(stage_messages.AGAIN) is True
     assert as_bytes == by_celery
+
+
+def test_it_goes_through_the_exchange_as_celery_s_do(published: Broker) -> None:
+    with Connection(published.url) as connection:
+        channel = connection.default_channel
+        channel.queue_declare("observer", auto_delete=False, exclusive=True)
+        channel.queue_bind("observer", EXCHANGE, "#")
+        assert not publish(ids())
+        assert publish(ids(), again=True)
+
+        found = [channel.basic_get("observer", no_ack=True) for _ in range(2)]
+
+    keys = [message.delivery_info["routing_key"] for message in found]
+    assert keys == [QUEUE, QUEUE]
 
 
 def test_whoever_has_celery_tell_of_messages_is_told_of_each(published: Broker) -> None:
@@ -140,10 +155,10 @@ def test_a_broker_that_refuses_is_heard(channel: Any) -> None:
         exclusive=True,
         arguments={"x-max-length": 1, "x-overflow": "reject-publish"},
     )
-    channel.publish_bytes(name, PROPERTIES, b"one", 4.0)
+    channel.publish_bytes("", name, PROPERTIES, b"one", 4.0)
 
     with pytest.raises(MessageNacked):
-        channel.publish_bytes(name, PROPERTIES, b"two", 4.0)
+        channel.publish_bytes("", name, PROPERTIES, b"two", 4.0)
     assert channel.basic_get(name, no_ack=True).body == b"one"
 
 
@@ -155,7 +170,7 @@ def test_a_broker_that_does_not_confirm_is_not_waited_for(published: Broker, mq:
         mq.freeze()
         try:
             with pytest.raises(TimeoutError):
-                found.publish_bytes(QUEUE, PROPERTIES, b"{}", 0.2)
+                found.publish_bytes(EXCHANGE, QUEUE, PROPERTIES, b"{}", 0.2)
             connection.collect()
         finally:
             mq.thaw()
@@ -166,7 +181,7 @@ def test_a_body_of_any_size_that_fits_into_a_frame_arrives_whole(channel: Any) -
     channel.queue_declare(name, auto_delete=False, exclusive=True)
     bodies = [b"", b"x", b"\xce" * 1000, b"y" * 100_000]
     for body in bodies:
-        channel.publish_bytes(name, PROPERTIES, body, 4.0)
+        channel.publish_bytes("", name, PROPERTIES, body, 4.0)
 
     found = [channel.basic_get(name, no_ack=True) for _ in bodies]
 

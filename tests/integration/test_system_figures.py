@@ -87,7 +87,7 @@ def test_figures_go_by_indexes_of_what_is_open(scene: Scene) -> None:
     plan = scene.cycle.database.run(explain)
 
     indexes = ("instructions_open", "attempts_started", "attempts_in_doubt", "dead_letters_kept")
-    assert [name for name in indexes if f"ix_{name} " not in plan] == []
+    assert [name for name in indexes if f"ix_{name}" not in plan] == []
 
 
 def test_nobody_who_did_not_ask_reads_them(scene: Scene) -> None:

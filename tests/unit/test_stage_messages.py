@@ -16,7 +16,7 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.instructions import INSTRUCTION_SET
 from llmchatlinker.stage_bytes import Ids, record, shape_of
 from llmchatlinker.stage_messages import kind
-from llmchatlinker.topology import DECODE_TASK, STORE_TASK
+from llmchatlinker.topology import DECODE_TASK, EXCHANGE, STORE_TASK
 
 ID = str(uuid.uuid4())
 SPEC = INSTRUCTION_SET["USER_LIST"]
@@ -184,7 +184,9 @@ def test_a_pattern_with_ids_in_it_is_what_celery_has_published(
         )
     )
 
-    assert stage_messages._pattern(stage, shape).of(ids) == (composed.properties, composed.body)
+    pattern = stage_messages._pattern(stage, shape)
+    assert pattern.of(ids) == (composed.properties, composed.body)
+    assert (pattern.exchange, pattern.routing_key) == (EXCHANGE, stage.queue)
 
 
 @pytest.mark.parametrize(
