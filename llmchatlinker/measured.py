@@ -5,11 +5,11 @@ Written by ``python -m benchmarks.report`` from ``benchmarks/results/``.
 """
 
 #: CPU of worker processes for one cycle that reads.
-CYCLE = 0.0042
+CYCLE = 0.0036
 #: The same for a generation, in cycles.
-GENERATION = 1.8
-CLIENT = 0.0016
-RABBITMQ = 0.0029
-POSTGRESQL = 0.002
+GENERATION = 2.3
+CLIENT = 0.0015
+RABBITMQ = 0.0026
+POSTGRESQL = 0.0017
 #: A worker process with next to nothing to do.
-PROCESS_MEMORY = 119.0
+PROCESS_MEMORY = 117.0
