@@ -142,7 +142,7 @@ def _read(
     instruction_id: uuid.UUID, spec: InstructionType, handler: Reader, rows: Transaction
 ) -> None:
     """Nothing else is written, so whether another delivery was faster need not be known."""
-    rows.last(_done(rows, instruction_id, spec, partial(handler.read, rows)), _EXECUTED)
+    rows.last(_done(rows, instruction_id, spec, partial(handler, rows)), _EXECUTED)
 
 
 def store(instruction_id: uuid.UUID) -> bool:

@@ -16,6 +16,7 @@ below the limit not every call counts: there may be hundreds to count.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -293,6 +294,14 @@ class _Counts:
 
 
 _counts = _Counts()
+
+
+def _after_fork() -> None:
+    global _counts
+    _counts = _Counts()  # a thread of the parent may have had its lock
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def note_counted(calls: Mapping[str, int] | None, newest: int) -> None:

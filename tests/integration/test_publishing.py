@@ -38,14 +38,10 @@ def ids(instruction: object = None) -> Any:
 def publish(found: Any, **options: Any) -> bool:
     """Publish a stage's message; whether Celery did it."""
     by_celery = []
-
-    def before(**_: Any) -> None:
-        by_celery.append(True)
-
     original = stage_messages._send_through_celery
 
     def through_celery(*args: Any, **more: Any) -> None:
-        before()
+        by_celery.append(True)
         original(*args, **more)
 
     with pytest.MonkeyPatch.context() as patch:
