@@ -16,7 +16,7 @@ from llmchatlinker.embedded.postgres import EmbeddedPostgres
 from llmchatlinker.errors import ConfigurationError, Unavailable
 from llmchatlinker.instructions import USER_CREATE
 from llmchatlinker.settings import Settings, get_settings
-from tests.fixtures.brokers import Broker, reconnect
+from tests.fixtures.brokers import Broker, let_replies_end, reconnect
 from tests.fixtures.configuration import Configure
 from tests.fixtures.servers import cannot_test, private_postgres
 from tests.fixtures.workers import workers_in
@@ -90,6 +90,7 @@ def guarded(folder: Path) -> Iterator[Guarded]:
                 client = authority.sign("client")
                 yield Guarded(authority, stranger, client, broker_url, front.url)
     finally:
+        let_replies_end()
         node.stop()
 
 
