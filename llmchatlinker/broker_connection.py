@@ -18,6 +18,7 @@ from kombu.connection import ConnectionPool, PooledConnection
 from kombu.exceptions import DecodeError
 from kombu.transport import pyamqp
 
+from llmchatlinker.broker_deliveries import Acknowledging, frame_handler
 from llmchatlinker.broker_publishing import Publishing
 from llmchatlinker.broker_reading import BufferedTransport, drain
 
@@ -54,12 +55,15 @@ class Message(pyamqp.Message):
         return super()._decode()  # type: ignore[no-untyped-call]  # kombu has no types
 
 
-class _Channel(Publishing, pyamqp.Channel):
+class _Channel(Publishing, Acknowledging, pyamqp.Channel):
     Message = Message
 
 
 class _Connection(pyamqp.Connection):
     Channel = _Channel
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **(options | {"frame_handler": frame_handler}))
 
 
 class _PlainConnection(_Connection):

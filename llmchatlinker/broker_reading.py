@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 from struct import unpack_from
+from threading import Lock
 from typing import Any
 
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
@@ -35,6 +36,15 @@ class BufferedTransport(TCPTransport):
     #: What was taken and not yet asked for begins ``_at`` there.
     _read_buffer: bytes
     _at = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._writing = Lock()
+        super().__init__(*args, **options)
+
+    def write(self, s: Any) -> None:
+        """One at a time: py-amqp sees to that in what makes frames, and not all are made there."""
+        with self._writing:
+            super().write(s)
 
     def holds_frame(self) -> bool:
         """Whether the next frame can be read without the socket."""

@@ -76,6 +76,7 @@ class App(Celery):
     amqp_cls = "llmchatlinker.broker_connection:AMQP"
     backend_cls = "llmchatlinker.results.backend:PostgresBackend"
     control_cls = "llmchatlinker.cancels:CancellingControl"
+    events_cls = "llmchatlinker.task_events:Events"
 
     @cached_property
     def AsyncResult(self) -> Any:

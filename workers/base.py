@@ -10,6 +10,7 @@ from uuid import UUID
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.abstract import CallableSignature
 from celery.worker.request import Request
 from kombu.exceptions import KombuError
 
@@ -43,6 +44,23 @@ class BriefRequest(StageRequest):
         """All others."""
         if type != "task-started":
             super().send_event(type, **fields)
+
+
+@CallableSignature.register
+class NextStage(dict[str, Any]):
+    """The next step of a stage's chain, as Celery's tracer takes it (``celery/app/trace.py``).
+
+    It would make a signature of it first, and options of both, to find what ``hand_on`` takes.
+    """
+
+    def clone(self) -> NextStage:
+        """Itself: it is used once."""
+        return self
+
+    def apply_async(self, args: tuple[Any, ...], **options: Any) -> Any:
+        """Publish it."""
+        given = {key: value for key, value in options.items() if value is not None}
+        return app.tasks[self["task"]].apply_async(args, **(self["options"] | given))
 
 
 class StageTask(Task):
@@ -99,9 +117,17 @@ def stage_task(
             # Its worker may have died behind the hand-off: what comes next may have been begun, too.
             options = request.chain[-1]["options"]
             options["headers"] = {**(options.get("headers") or {}), AGAIN: True}
+        if request.chain and _is_plain(request.chain[-1]):
+            request.chain[-1] = NextStage(request.chain[-1])
         return instruction_id
 
     return run
+
+
+def _is_plain(step: Any) -> bool:
+    """Whether a chain's step is a stage that takes what the one before returns, and nothing else."""
+    more = ("args", "kwargs", "immutable", "subtask_type")
+    return isinstance(app.tasks.get(step["task"]), StageTask) and not any(map(step.get, more))
 
 
 def execute_tasks(unit: Unit) -> dict[str, Any]:
