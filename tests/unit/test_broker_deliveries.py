@@ -204,14 +204,20 @@ def test_a_connection_that_was_closed_meanwhile_gets_nothing() -> None:
         broker.handle(last)
 
 
-@pytest.mark.parametrize("kinds", [(1, 1), (1, 3, 2), (1, 2, 2), (1, 2, 1)])
-def test_frames_in_the_wrong_order_are_refused(kinds: tuple[int, ...]) -> None:
-    frames = {kind: (kind, 1, payload) for kind, _, payload in delivery(properties=EVERY_PROPERTY)}
+@pytest.mark.parametrize("properties", [{}, EVERY_PROPERTY], ids=["bare", "full"])
+@pytest.mark.parametrize("kinds", [(1, 1), (1, 3), (1, 2, 2), (1, 2, 1)])
+def test_frames_in_the_wrong_order_are_refused(
+    kinds: tuple[int, ...], properties: dict[str, Any]
+) -> None:
+    frames = {kind: (kind, 1, payload) for kind, _, payload in delivery(properties=properties)}
     broker = Broker(broker_deliveries.frame_handler)
+    *before, last = kinds
+    for kind in before:
+        broker.handle(frames[kind])
 
     with pytest.raises(UnexpectedFrame):
-        for kind in kinds:
-            broker.handle(frames[kind])
+        broker.handle(frames[last])
+    assert broker.came == []
 
 
 # --- acknowledging ------------------------------------------------------------------------------
