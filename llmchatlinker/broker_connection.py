@@ -23,6 +23,8 @@ from llmchatlinker.broker_publishing import Publishing
 from llmchatlinker.broker_reading import BufferedTransport, drain
 
 JSON = "application/json"
+#: Where kombu has the transport of the embedded system.
+EMBEDDED = "kombu.transport.sqlalchemy"
 #: The key of an object that stands for a date, say (``kombu/utils/json.py``).
 KOMBUS_OWN = "__type__"
 
@@ -109,8 +111,12 @@ class _Careful(kombu.Connection):
     """kombu's; its address stays as it is, with amqp:// or amqps://."""
 
     def get_transport_cls(self) -> Any:
-        """Ours for RabbitMQ; the embedded system's own, where nobody else sends, is kombu's."""
+        """Ours for RabbitMQ and for the embedded system, and kombu's for whatever else there may be."""
         found: Any = super().get_transport_cls()  # type: ignore[no-untyped-call]
+        if found.__module__ == EMBEDDED:
+            from llmchatlinker.embedded.broker import Transport  # which no client of RabbitMQ needs
+
+            return Transport
         return _OURS.get(found, found)
 
 

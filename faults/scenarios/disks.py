@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -42,7 +43,8 @@ CHECKS = (
     ("pg_dump", "--file", os.devnull),
 )
 
-#: Submits until the servers refuse, and then says how; or asks what became of what was accepted.
+#: Submits until the servers refuse, and then says how; or asks what became of instructions (nothing,
+#: where there is no such one).
 CLIENT = """
 import json, sys
 from llmchatlinker.client import LLMChatLinkerClient
@@ -57,7 +59,9 @@ for title in order.get("titles", []):
         break
     print(json.dumps({"title": title, "id": known}), flush=True)
 for known in order.get("ids", []):
-    print(json.dumps(client.result(known).get(timeout=300)), flush=True)
+    result = client.result(known)
+    there = result.backend.task_result_exists(known)
+    print(json.dumps(result.get(timeout=300) if there else None), flush=True)
 for type_name, data in order.get("do", []):
     print(json.dumps(client.run(type_name, **data)), flush=True)
 """
@@ -181,6 +185,8 @@ class DiskScenario:
                     after_round(result)
             finally:
                 system.process.stop(STOP_SECONDS)
+                for log in (disk.path / "data" / "run").glob("*.log"):
+                    shutil.copy(log, directory)  # the disk goes; they are asked for if it is broken
 
     def _round(self, disk: Disk, system: Embedded, result: Result) -> Round:
         began = time.monotonic()
@@ -193,8 +199,7 @@ class DiskScenario:
         self.breaking(disk)
         told = before + system.client(titles=titles[len(before) :])
         refused = [line for line in told if "error" in line]
-        known = [line["id"] for line in told if line["id"] is not None]
-        verdict.accepted, verdict.refused = len(known), len(refused)
+        verdict.refused = len(refused)
         if not refused or refused[0]["code"] != "unavailable":
             verdict.breach(f"no submission was refused as unavailable: {refused}")
         elif not any(words in refused[0]["error"] for words in (self.words, "Connection refused")):
@@ -216,19 +221,34 @@ class DiskScenario:
             verdict.breach("up ended with a traceback")
         self.mending(disk)
         system.up()
-        for envelope in system.client(ids=known):
-            verdict.ends[envelope.get("error", {}).get("code", "success")] += 1
-            if envelope["status"] != "success":
-                verdict.breach(f"{envelope['instruction_id']}: {envelope['message']}")
-        self._effects(system, told, verdict)
+        wanted = self._ends(system, told, verdict)
+        self._effects(system, told, wanted, verdict)
         corrupt = system.corrupt()
         if corrupt:
             verdict.breach(f"the database is corrupt: {corrupt}")
         done["nothing corrupt"] += not corrupt
         return Round(verdict, done, time.monotonic() - began)
 
-    def _effects(self, system: Embedded, told: list[Any], verdict: Verdict) -> None:
-        wanted = Counter(line["title"] for line in told if line["id"] is not None)
+    def _ends(self, system: Embedded, told: list[Any], verdict: Verdict) -> Counter[str]:
+        """The titles of which there must be a chat."""
+        known = [line for line in told if line["id"] is not None]
+        wanted: Counter[str] = Counter()
+        for line, envelope in zip(known, system.client(ids=[k["id"] for k in known]), strict=True):
+            if envelope is None and "error" in line:
+                continue  # it "may still run": PostgreSQL went before it had said that it has the row
+            verdict.accepted += 1
+            wanted[line["title"]] += 1
+            if envelope is None:
+                verdict.ends["missing"] += 1
+                continue  # without its chat, which is a breach
+            verdict.ends[envelope.get("error", {}).get("code", "success")] += 1
+            if envelope["status"] != "success":
+                verdict.breach(f"{line['id']}: {envelope['message']} {envelope['error']}")
+        return wanted
+
+    def _effects(
+        self, system: Embedded, told: list[Any], wanted: Counter[str], verdict: Verdict
+    ) -> None:
         found: Counter[str] = Counter()
         after = 0
         while after is not None:

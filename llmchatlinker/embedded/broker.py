@@ -7,22 +7,93 @@ only redelivery, and remote control, events and Flower need RabbitMQ
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from kombu import Connection
-from kombu.transport.sqlalchemy import Transport
+from kombu.transport import sqlalchemy as kombus
+from kombu.transport import virtual
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from llmchatlinker.broker_connection import Connection
 from llmchatlinker.settings import Settings
 from llmchatlinker.topology import task_queues
 
-#: Seconds between two looks at idle queues.
-POLLING_INTERVAL = 0.05
+logger = logging.getLogger(__name__)
+
+
+class _QoS(virtual.QoS):
+    def restore_unacked(self) -> list[Any]:
+        """What can't be put back is the sweeper's; kombu would write it into a file in /tmp."""
+        lost = super().restore_unacked()  # type: ignore[no-untyped-call]  # kombu has no types
+        if lost:
+            logger.warning("%d messages can't be put back: left to the sweeper", len(lost))
+        return []
+
+
+class _Channel(kombus.Channel):
+    """A session for each thing that is done.
+
+    kombu's keeps one for good. Where a statement fails it stays in the transaction that failed, and all
+    that comes after fails as well, with an error that nobody takes for an outage; and after a look at a
+    queue its connection is held (``kombu/transport/sqlalchemy/__init__.py``).
+    """
+
+    QoS = _QoS
+
+    @contextmanager
+    def _session_of_its_own(self) -> Iterator[None]:
+        try:
+            yield
+        except virtual.base.Empty:  # no failure
+            self.session.close()
+            raise
+        except BaseException:
+            if self._session is not None:
+                self._session.invalidate()  # its connection may be broken, too
+            raise
+        self.session.close()
+
+    def _new_queue(self, queue: str, **options: Any) -> None:
+        with self._session_of_its_own():
+            super()._new_queue(queue, **options)  # type: ignore[no-untyped-call]  # as above
+
+    def _put(self, queue: str, payload: Any, **options: Any) -> None:  # type: ignore[override]
+        with self._session_of_its_own():
+            super()._put(queue, payload, **options)  # type: ignore[no-untyped-call]  # as above
+
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
+        with self._session_of_its_own():
+            return super()._get(queue)  # type: ignore[no-untyped-call]  # as above
+
+    def _purge(self, queue: str) -> Any:
+        with self._session_of_its_own():
+            return super()._purge(queue)  # type: ignore[no-untyped-call]  # as above
+
+    def _size(self, queue: str) -> Any:
+        with self._session_of_its_own():
+            return super()._size(queue)  # type: ignore[no-untyped-call]  # as above
+
+
+class Transport(kombus.Transport):
+    """kombu's, for what ``broker_url`` makes."""
+
+    Channel = _Channel
+    #: Seconds between two looks at idle queues. As an option it would go to create_engine, too.
+    polling_interval = 0.05
+    #: What an outage looks like, and a pool that is used up.
+    connection_errors = (  # type: ignore[assignment]  # there it is exactly one
+        OperationalError,
+        InterfaceError,
+        InternalError,
+        PoolTimeout,
+    )
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
     """Options for ``broker_transport_options``; all of them go to SQLAlchemy's create_engine."""
-    # A transport option of this name would go to create_engine too, and fail there.
-    Transport.polling_interval = POLLING_INTERVAL
     return {
         "pool_size": settings.broker_pool_size,
         "max_overflow": settings.broker_pool_size,
@@ -38,8 +109,8 @@ def broker_url(database_url: str) -> str:
 
 def prepare(settings: Settings) -> None:
     """Create the transport's tables and queues, so that workers don't race for it at their start."""
-    with Connection(
-        settings.broker_url, transport_options=transport_options(settings)
-    ) as connection:
+    options = transport_options(settings)
+    connection = Connection(settings.broker_url, transport_options=options)  # type: ignore[no-untyped-call]
+    with connection:
         for queue in task_queues():
             queue.bind(connection.default_channel).declare()

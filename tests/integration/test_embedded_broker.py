@@ -1,0 +1,58 @@
+"""The embedded broker when its PostgreSQL goes in the middle of something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from llmchatlinker.embedded import broker as embedded_broker
+from llmchatlinker.instructions import USER_CREATE
+from llmchatlinker.settings import get_settings
+from tests.fixtures.brokers import reconnect
+from tests.fixtures.configuration import Configure
+from tests.fixtures.cycles import Cycle
+from tests.fixtures.workers import StartWorker
+from tests.servers.proxy import Proxy
+
+SECONDS = 60.0
+#: Statements of kombu's transport on whose way back the connection is lost.
+STATEMENTS = ("SELECT kombu_queue", "INSERT INTO kombu_message", "UPDATE kombu_message", "COMMIT")
+
+
+@pytest.fixture
+def between(cycle: Cycle, configure: Configure) -> Iterator[Proxy]:
+    """What stands between a worker and the broker; this process goes past it."""
+    url = embedded_broker.broker_url(get_settings().sqlalchemy_url)
+    with Proxy(get_settings().sqlalchemy_url) as proxy:
+        settings = configure(broker_url=url, sweep_interval=0.5, sweep_grace=1.0)
+        reconnect()
+        embedded_broker.prepare(settings)
+        yield proxy
+        configure(broker_url=cycle.broker.url)
+        reconnect()
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload``")  # of kombu's transport
+def test_a_connection_lost_at_a_message_ends_no_instruction(
+    cycle: Cycle, between: Proxy, worker: StartWorker
+) -> None:
+    process = worker(
+        broker_url=embedded_broker.broker_url(between.url + "?sslmode=disable"),
+        database_url=get_settings().database_url,
+    )
+    results = []
+
+    for number in range(5 * len(STATEMENTS)):
+        between.lose_the_answer_to(STATEMENTS[number % len(STATEMENTS)].encode())
+        results.append(USER_CREATE.delay(username=f"user {number}"))
+        time.sleep(0.1)
+
+    assert {result.get(timeout=SECONDS)["status"] for result in results} == {"success"}
+    assert cycle.count("users") == len(results)
+    assert process.alive
+    log = process.log_text()
+    assert log.count("Connection to broker lost") >= len(STATEMENTS)
+    assert "PendingRollbackError" not in log
+    assert "EMERGENCY" not in log
