@@ -72,7 +72,8 @@ def set_outcome(instruction: Instruction, envelope: Envelope) -> None:
 
 
 #: One statement: the end of the instruction, the record of it for every user who wants one, and who
-#: is to be woken.
+#: is to be woken. With an outcome that was committed before, it does not wait for the disk: after a
+#: crash of PostgreSQL it may be done again, with the same outcome (docs/adr/0039).
 _FINALISE = """
     WITH ended AS (
         UPDATE instructions
@@ -102,7 +103,9 @@ _FINALISE = """
     )
     SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited), type,
            coalesce(outcome #>> '{error,code}', 'success'),
-           extract(epoch FROM final_at - submitted_at)
+           extract(epoch FROM final_at - submitted_at),
+           CASE WHEN CAST(%(fallback)s AS jsonb) IS NULL
+                THEN set_config('synchronous_commit', 'off', true) END
       FROM ended
 """
 
@@ -124,7 +127,7 @@ def finalise(
     rows = database().statement(_FINALISE, values, patience=patience, prepare=True)
     if not rows:
         return None
-    reply_to, turn, chat_id, waiting, type_name, code, seconds = rows[0]
+    reply_to, turn, chat_id, waiting, type_name, code, seconds, _ = rows[0]
     counters = metrics()
     if counters is not None:
         counters.end(type_name, code, float(seconds))

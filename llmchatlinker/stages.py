@@ -43,7 +43,8 @@ _READ = """
 """
 
 #: The same, and what is complete as it is goes on to its unit at once: most instructions name ids only.
-#: Their users and chat are in the row since it was submitted.
+#: Their users and chat are in the row since it was submitted. Neither this nor ``_DECODED`` waits for
+#: the disk: what a crash of PostgreSQL forgets of them is done again (docs/adr/0039).
 _DECODE = """
     WITH decoded AS (
         UPDATE instructions
@@ -52,7 +53,8 @@ _DECODE = """
            AND type IN (/* complete */)
         RETURNING id
     )
-    SELECT type, data, state, deadline_at < clock_timestamp(), EXISTS (SELECT FROM decoded)
+    SELECT type, data, state, deadline_at < clock_timestamp(), EXISTS (SELECT FROM decoded),
+           set_config('synchronous_commit', 'off', true)
       FROM instructions WHERE id = %(id)s
 """.replace(
     "/* complete */",
@@ -64,6 +66,7 @@ _DECODED = """
        SET data = %(data)s, user_ids = %(user_ids)s, chat_id = %(chat_id)s, state = 'decoded',
            decoded_at = now(), published_at = now()
      WHERE id = %(id)s AND state = 'submitted'
+    RETURNING set_config('synchronous_commit', 'off', true)
 """
 
 
@@ -76,7 +79,7 @@ def decode(instruction_id: uuid.UUID) -> bool:
     try:
         if not rows:
             raise Closed(dropped(instruction_id))
-        type_name, raw, state, late, done = rows[0]
+        type_name, raw, state, late, done, _ = rows[0]
         notes.type = type_name
         check_due(instruction_id, state, "submitted", late)
         data = parse(instruction_type(type_name).data, raw)
