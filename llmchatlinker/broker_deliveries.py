@@ -18,16 +18,14 @@ from amqp import Message, method_framing, spec
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
 from amqp.serialization import _read_item
 
-from llmchatlinker.broker_reading import BufferedTransport
+from llmchatlinker.broker_reading import BODY, END, HEADER, METHOD, BufferedTransport
 
-#: The types of frames, and the byte behind each
-#: (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 4.2.3).
-_METHOD, _HEADER, _BODY, _END = 1, 2, 3, 0xCE
 _DELIVER = pack(">HH", *spec.Basic.Deliver)
 _LONG_STRING = ord("S")
 
-#: The properties of the class ``basic`` by the bits of the flags, in the order in which they come (the
-#: same, 4.2.6.1 and 1.8.1): strings, but for the headers, octets and a time.
+#: The properties of the class ``basic`` by the bits of the flags, in the order in which they come
+#: (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 4.2.6.1 and 1.8.1): strings, but for the
+#: headers, octets and a time.
 _HEADERS, _OCTETS, _TIME = "application_headers", ("delivery_mode", "priority"), "timestamp"
 _PROPERTIES = [(0x8000 >> place, name) for place, (name, _) in enumerate(Message.PROPERTIES)]
 
@@ -46,20 +44,20 @@ def frame_handler(connection: Any, callback: Callable[..., None]) -> Callable[[A
         kind, number, payload = frame
         begun = coming.get(number)
         if begun is None:
-            if kind != _METHOD or payload[:4] != _DELIVER:
+            if kind != METHOD or payload[:4] != _DELIVER:
                 done: bool = every_other(frame)
                 return done
             message = Message(frame_method=spec.Basic.Deliver, frame_args=payload)
-            coming[number] = message, _HEADER
+            coming[number] = message, HEADER
             connection.bytes_recv += 1
             return False
         connection.bytes_recv += 1
         message, expected = begun
         if kind != expected:
             raise UnexpectedFrame(f"Received frame {kind} while expecting type: {expected}")
-        if kind == _HEADER:
+        if kind == HEADER:
             read_header(message, payload)
-            coming[number] = message, _BODY
+            coming[number] = message, BODY
         else:
             message.inbound_body(payload)
         if message.ready:
@@ -162,5 +160,5 @@ class Acknowledging:
             # not see that this is mixed into its channel.
             return super().basic_ack(delivery_tag, multiple, argsig)  # type: ignore[misc]
         method = *spec.Basic.Ack, delivery_tag, multiple
-        transport.write(pack(">BHIHHQ?B", _METHOD, self.channel_id, 13, *method, _END))
+        transport.write(pack(">BHIHHQ?B", METHOD, self.channel_id, 13, *method, END))
         return None

@@ -10,9 +10,8 @@ from typing import Any
 from amqp import spec
 from amqp.exceptions import MessageNacked, RecoverableConnectionError
 
-#: The types of frames, and the byte behind each
-#: (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 4.2.3).
-_METHOD, _HEADER, _BODY, _END = 1, 2, 3, b"\xce"
+from llmchatlinker.broker_reading import BODY, END, HEADER, METHOD
+
 _CONFIRMS = [spec.Basic.Ack, spec.Basic.Nack]
 
 
@@ -50,9 +49,9 @@ class Publishing:
             raise RecoverableConnectionError("the channel is closed")
         number = self.channel_id
         header = pack(">HHQ", spec.Basic.CLASS_ID, 0, len(body)) + properties
-        frames = [_method(number, exchange, routing_key), _frame(_HEADER, number, header)]
+        frames = [_method(number, exchange, routing_key), _frame(HEADER, number, header)]
         if body:
-            frames.append(_frame(_BODY, number, body))
+            frames.append(_frame(BODY, number, body))
         try:
             connection.transport.write(b"".join(frames))
         except TimeoutError:
@@ -78,11 +77,11 @@ def _method(channel: int, exchange: str, routing_key: str) -> bytes:
     names = b"".join(
         pack(">B", len(name)) + name for name in (exchange.encode(), routing_key.encode())
     )
-    return _frame(_METHOD, channel, pack(">HHH", *spec.Basic.Publish, 0) + names + b"\x00")
+    return _frame(METHOD, channel, pack(">HHH", *spec.Basic.Publish, 0) + names + b"\x00")
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:
-    return pack(">BHI", kind, channel, len(payload)) + payload + _END
+    return pack(">BHI", kind, channel, len(payload)) + payload + pack(">B", END)
 
 
 def _confirmed(method: tuple[int, int], *_: Any) -> None:

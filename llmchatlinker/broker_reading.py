@@ -20,7 +20,10 @@ from amqp.transport import TCPTransport
 #: Bytes that are asked for at once: what a worker's whole prefetch takes fits several times.
 CHUNK = 65_536
 #: Type, channel and size of a frame come before it, and one byte that is always the same behind it.
-_HEAD, _END, _AROUND = 7, 0xCE, 8
+_HEAD, _AROUND = 7, 8
+#: The types of frames, and the byte behind each
+#: (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, 4.2.3).
+METHOD, HEADER, BODY, END = 1, 2, 3, 0xCE
 _UNAVAILABLE = (errno.EAGAIN, errno.EINTR)
 
 
@@ -62,9 +65,9 @@ class BufferedTransport(TCPTransport):
         buffer, start = self._read_buffer, self._at
         kind, channel, size = unpack_from(">BHI", buffer, start)
         end = start + _HEAD + size
-        if buffer[end] != _END:
+        if buffer[end] != END:
             raise UnexpectedFrame(
-                f"Received frame_end {buffer[end]:#04x} while expecting {_END:#04x}"
+                f"Received frame_end {buffer[end]:#04x} while expecting {END:#04x}"
             )
         self._at = end + 1
         return kind, channel, buffer[start + _HEAD : end]
