@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from queue import Empty
 
 import pytest
 
+from llmchatlinker.celery_app import app
 from llmchatlinker.embedded import broker as embedded_broker
 from llmchatlinker.instructions import USER_CREATE
 from llmchatlinker.settings import get_settings
@@ -56,3 +58,21 @@ def test_a_connection_lost_at_a_message_ends_no_instruction(
     assert log.count("Connection to broker lost") >= len(STATEMENTS)
     assert "PendingRollbackError" not in log
     assert "EMERGENCY" not in log
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload``")  # of kombu's transport
+@pytest.mark.usefixtures("between")
+def test_whatever_is_done_with_a_queue_no_connection_is_held() -> None:
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        engine, _ = channel._open()
+
+        channel.queue_declare("llmchatlinker.user", durable=True)
+        assert channel._size("llmchatlinker.user") == 0
+        channel._put("llmchatlinker.user", {"body": ""})
+        assert channel._get("llmchatlinker.user") == {"body": ""}
+        with pytest.raises(Empty):
+            channel._get("llmchatlinker.user")
+        channel._purge("llmchatlinker.user")
+
+        assert engine.pool.checkedout() == 0
