@@ -201,7 +201,7 @@ class Database:
                 if _asks_to_run_again(error) and again < RUN_AGAIN_AT_MOST:
                     again += 1
                     continue
-                if not _is_outage(error):
+                if not is_outage(error):
                     raise
                 self._outage.failed(_reason(error))
                 if patience is not None and time.monotonic() - started + pause > patience:
@@ -230,7 +230,8 @@ def _asks_to_run_again(error: Exception) -> bool:
     return getattr(_original(error), "pgcode", None) in RUN_AGAIN
 
 
-def _is_outage(error: Exception) -> bool:
+def is_outage(error: Exception) -> bool:
+    """Whether PostgreSQL is gone or can't do what it is asked for now, and may be asked once more."""
     if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:

@@ -14,10 +14,11 @@ from typing import Any
 
 from kombu.transport import sqlalchemy as kombus
 from kombu.transport import virtual
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from llmchatlinker.broker_connection import Connection
+from llmchatlinker.db.sessions import is_outage
 from llmchatlinker.settings import Settings
 from llmchatlinker.topology import task_queues
 
@@ -50,9 +51,12 @@ class _Channel(kombus.Channel):
         except virtual.base.Empty:  # no failure
             self.session.close()
             raise
-        except BaseException:
+        except BaseException as error:
             if self._session is not None:
                 self._session.invalidate()  # its connection may be broken, too
+            if isinstance(error, DBAPIError) and is_outage(error):
+                # In one class: a disk that is read-only has the class of a missing right.
+                raise OperationalError(error.statement, error.params, error.orig) from error  # type: ignore[arg-type]
             raise
         self.session.close()
 
@@ -83,13 +87,8 @@ class Transport(kombus.Transport):
     Channel = _Channel
     #: Seconds between two looks at idle queues. As an option it would go to create_engine, too.
     polling_interval = 0.05
-    #: What an outage looks like, and a pool that is used up.
-    connection_errors = (  # type: ignore[assignment]  # there it is exactly one
-        OperationalError,
-        InterfaceError,
-        InternalError,
-        PoolTimeout,
-    )
+    #: An outage, and a pool that is used up.
+    connection_errors = (OperationalError, PoolTimeout)  # type: ignore[assignment]  # there it is one
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:

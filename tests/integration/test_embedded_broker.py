@@ -10,7 +10,9 @@ import pytest
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.embedded import broker as embedded_broker
+from llmchatlinker.errors import Unavailable
 from llmchatlinker.instructions import USER_CREATE
+from llmchatlinker.orchestrator import submit
 from llmchatlinker.settings import get_settings
 from tests.fixtures.brokers import reconnect
 from tests.fixtures.configuration import Configure
@@ -76,3 +78,26 @@ def test_whatever_is_done_with_a_queue_no_connection_is_held() -> None:
         channel._purge("llmchatlinker.user")
 
         assert engine.pool.checkedout() == 0
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload``")  # of kombu's transport
+@pytest.mark.usefixtures("between")
+def test_a_disk_that_is_read_only_is_an_outage(cycle: Cycle, configure: Configure) -> None:
+    configure(client_patience=1.0)
+    cycle.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE 'could not extend file \"base/1/2\": Read-only file system' USING ERRCODE = '42501';"
+        " END $$"
+    )
+    cycle.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON kombu_message FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+    with pytest.raises(Unavailable) as caught:
+        submit("USER_LIST", {})
+
+    assert "Read-only file system" in caught.value.message
+    assert cycle.count("instructions", "state = 'withdrawn'") == 1
+    cycle.sql("DROP TRIGGER refuse ON kombu_message")
+    submit("USER_LIST", {})
+    assert cycle.count("kombu_message") == 1
