@@ -15,10 +15,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import psycopg2
 
 from benchmarks.sides import ROOT
 from faults.checker import Verdict
@@ -126,6 +129,10 @@ class Embedded:
                 return f"{command[0]}: {done.stdout[-1000:].decode(errors='replace')}"
         return ""
 
+    def connection(self) -> Any:
+        """One to PostgreSQL, which stays when no new one can be had."""
+        return psycopg2.connect(self._settings[PREFIX + "DATABASE_URL"].replace("+psycopg2", ""))
+
     def client(self, **order: Any) -> list[Any]:
         """What a client process says to an order."""
         done = subprocess.run(
@@ -196,8 +203,13 @@ class DiskScenario:
         before = system.client(titles=titles[: rng.randint(1, 5)])
         if any("error" in line for line in before):
             verdict.breach(f"refused before anything was broken: {before}")
-        self.breaking(disk)
-        told = before + system.client(titles=titles[len(before) :])
+        with closing(system.connection()) as kept:
+            self.breaking(disk)
+            told = before + system.client(titles=titles[len(before) :])
+            # PostgreSQL ends at its next write; of its own it may come to one at its checkpoint only.
+            with suppress(psycopg2.Error), kept.cursor() as cursor:
+                cursor.execute("SELECT pg_logical_emit_message(true, 'faults', '')")
+                kept.commit()
         refused = [line for line in told if "error" in line]
         verdict.refused = len(refused)
         if not refused or refused[0]["code"] != "unavailable":
