@@ -36,9 +36,8 @@ def frame_handler(connection: Any, callback: Callable[..., None]) -> Callable[[A
     As py-amqp's of the same name. ``callback``: what a method that is not a delivery goes to.
     """
     every_other = method_framing.frame_handler(connection, callback)
-    coming: dict[
-        int, tuple[Any, int]
-    ] = {}  # by the channel: a message, and the frame it goes on with
+    # By the channel's number: the message, and the type of the frame with which it goes on.
+    coming: dict[int, tuple[Any, int]] = {}
 
     def on_frame(frame: tuple[int, int, bytes]) -> bool:
         kind, number, payload = frame

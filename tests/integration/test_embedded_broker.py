@@ -51,7 +51,7 @@ def test_a_connection_lost_at_a_message_ends_no_instruction(
     for number in range(5 * len(STATEMENTS)):
         between.lose_the_answer_to(STATEMENTS[number % len(STATEMENTS)].encode())
         results.append(USER_CREATE.delay(username=f"user {number}"))
-        time.sleep(0.1)
+        time.sleep(0.1)  # a moment of work before the next one is lost: the losses are to be spread
 
     assert {result.get(timeout=SECONDS)["status"] for result in results} == {"success"}
     assert cycle.count("users") == len(results)
