@@ -38,19 +38,6 @@ logger = logging.getLogger(__name__)
 EVENTS_INTERVAL = 0.2
 
 
-class DeadLetters(bootsteps.StartStopStep):
-    """Declares where the undeliverable goes, before the first message is taken."""
-
-    requires = (celery_consumer.Connection,)
-
-    def start(self, c: Any) -> None:
-        """At every (re)connection: the broker may have been replaced."""
-        if c.connection.transport.driver_type != "amqp":
-            return
-        with c.connection.channel() as channel:
-            dead_letter_queue.bind(channel).declare()
-
-
 class EventFlush(bootsteps.StartStopStep):
     """Publishes the collected events of tasks, several times a second."""
 
@@ -101,13 +88,27 @@ class Consumer(QuietConsumer):
     """See the module's docstring."""
 
     class Blueprint(celery_consumer.Consumer.Blueprint):
-        """Celery's steps, less one, plus four."""
+        """Celery's steps, less one, plus three."""
 
         default_steps = [
             step
             for step in celery_consumer.Consumer.Blueprint.default_steps
             if not str(step).endswith("DelayedDelivery")
-        ] + [DeadLetters, EventFlush, Heartbeat, OutageWatch]
+        ] + [EventFlush, Heartbeat, OutageWatch]
+
+    def connect(self) -> Any:
+        """Celery's, and where the undeliverable goes is declared before any step can take a message.
+
+        At every (re)connection: the broker may have been replaced. Steps that don't require each other
+        start in any order (``celery/bootsteps.py``), so a step of its own would come too late at times.
+        """
+        self.connection = (
+            super().connect()
+        )  # known already, so that Celery closes it after an error
+        if self.connection.transport.driver_type == "amqp":
+            with self.connection.channel() as channel:
+                dead_letter_queue.bind(channel).declare()
+        return self.connection
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """The connection that events are published on: without confirms, see above.

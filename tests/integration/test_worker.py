@@ -26,7 +26,7 @@ from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import eventually, holds
 from tests.fixtures.workers import StartWorker
-from tests.servers import poison, scripts
+from tests.servers import early_steps, poison, scripts
 from tests.servers.proxy import Proxy
 
 MARK = "xyzzy"
@@ -226,6 +226,16 @@ def test_a_worker_takes_in_dead_letters_and_their_instructions_end(
     assert dict(found) == {"kept": len(NONSENSE), "settled": 1}
     assert cycle.broker.ready(DEAD_LETTER_QUEUE) == 0
     assert MARK not in process.log_text()
+
+
+def test_no_message_is_taken_before_dead_letters_have_their_queue(
+    broker: Broker, worker: StartWorker
+) -> None:
+    process = worker(include=early_steps.MODULE)
+
+    # The worker may call itself ready before each of them had its turn.
+    eventually(lambda: process.log_text().count(early_steps.SAID) == 10)
+    assert process.log_text().count(early_steps.FOUND) == 10
 
 
 def test_a_message_whose_time_on_its_queue_ran_out_is_published_again(
