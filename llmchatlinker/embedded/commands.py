@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from llmchatlinker.embedded import quickstart
 from llmchatlinker.embedded.cluster import Cluster
+from llmchatlinker.embedded.fetching import fetch_with_bar
 from llmchatlinker.embedded.meanwhile import meanwhile
 from llmchatlinker.embedded.paths import data_dir
 from llmchatlinker.embedded.prompt import chat
@@ -93,7 +94,7 @@ def run(console: Console, endpoint: str | None, model: str | None, api_key: str 
     try:
         with _system(console) as system:
             system.start()
-            target = _target(system, endpoint, model, api_key)
+            target = _target(console, system, endpoint, model, api_key)
             console.print(f"LLM: {escape(target.llm_name)} at {escape(target.api_endpoint)}")
             settings = system.use(QUICKSTART, afresh=True)
             steps = _six(console, target)
@@ -147,7 +148,11 @@ def _six(console: Console, target: Target) -> list[Step]:
 
 
 def _target(
-    system: EmbeddedSystem, endpoint: str | None, model: str | None, api_key: str | None
+    console: Console,
+    system: EmbeddedSystem,
+    endpoint: str | None,
+    model: str | None,
+    api_key: str | None,
 ) -> Target:
     if endpoint:
         if not model:
@@ -164,7 +169,7 @@ def _target(
             "A model or an API key without an endpoint.",
             {"remedy": "Say where it is: make run ENDPOINT=… MODEL=…, or --endpoint."},
         )
-    local = system.start_model()
+    local = system.start_model(partial(fetch_with_bar, console))
     return Target(LOCAL_PROVIDER, local.endpoint, local.model)
 
 
@@ -172,7 +177,7 @@ def up(console: Console, *, with_model: bool) -> None:
     """The embedded system in the foreground, until Ctrl-C. Raises StartFailed."""
     with _system(console) as system:
         system.start()
-        model = system.start_model() if with_model else None
+        model = system.start_model(partial(fetch_with_bar, console)) if with_model else None
         system.use(LASTING)
         note = announce(system.environment(), system.directory)
         try:

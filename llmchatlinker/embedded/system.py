@@ -55,10 +55,10 @@ class EmbeddedSystem:
         make_dir(self.directory / "run", PRIVATE)
         self.postgres.start()
 
-    def start_model(self) -> LocalModel:
-        """Start the local model, after fetching it if need be. Raises StartFailed."""
+    def start_model(self, fetch: Callable[[Report], object] = fetch_model) -> LocalModel:
+        """Start the local model, after having it fetched if need be. Raises StartFailed."""
         if find_model() is None:
-            fetch_model(self._report)
+            fetch(self._report)
         self._report("loading the local model")
         self.model = LocalModel(self.directory / "model")
         self.model.start()

