@@ -176,6 +176,8 @@ def test_chains_hand_on_and_fail_as_a_whole(ordinary: ManagedProcess) -> None:
     bad = chain(tasks.add.s(1, 1), tasks.fail.si("sour"), tasks.add.si(1, 1))()
     with pytest.raises(tasks.Sour):
         get(bad)
+    # Celery hands a task's value on before it keeps its result (``celery/app/trace.py``).
+    assert bad.parent.parent.get(timeout=60) == 2
     assert [bad.state, bad.parent.state, bad.parent.parent.state] == [
         states.FAILURE,
         states.FAILURE,
