@@ -6,6 +6,7 @@ PostgreSQL; its workers leave heartbeat files.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,10 @@ from llmchatlinker.errors import ConfigurationError, Unavailable
 from llmchatlinker.settings import get_settings, without_password
 from llmchatlinker.topology import DEAD_LETTER_QUEUE, QUEUE_NAMES
 
-#: Seconds that workers have to answer.
+#: Seconds that workers have to answer to who does not know how many there are.
 ANSWER_SECONDS = 1.5
+#: The same for those that are there: their names are known, or the broker counts them as consumers.
+KNOWN_SECONDS = 10.0
 
 _EMBEDDED_DEPTH = """
     SELECT kombu_queue.name, count(*) FROM kombu_message
@@ -99,32 +102,43 @@ def _queue(connection: Any, name: str) -> Queue:
 
 
 def workers() -> list[Worker]:
-    """Those that answer in time. Raises ConfigurationError where this user may not ask them."""
+    """Those that answer in time; more time where the broker knows of more that consume.
+
+    Raises ConfigurationError where this user may not ask them.
+    """
     if get_settings().broker_is_embedded:
         return _embedded_workers()
     with connected() as connection:
         try:
-            ask = app.control.inspect(timeout=ANSWER_SECONDS, connection=connection)
-            names = sorted(ask.ping() or {})
-            if not names:
-                return []
-            ask = app.control.inspect(
-                names, timeout=ANSWER_SECONDS, limit=len(names), connection=connection
-            )
-            serving, stats, active = (
-                ask.active_queues() or {},
-                ask.stats() or {},
-                ask.active() or {},
-            )
+            found = _answering(connection, ANSWER_SECONDS)
+            if _some_are_silent(connection, found):
+                found = _answering(connection, KNOWN_SECONDS)
         except (AccessRefused, ChannelError):
             raise ConfigurationError(
                 "This user of the broker may not ask the workers.",
                 {"remedy": "`llmchatlinker broker user NAME --role worker` makes one that may."},
             ) from None
+    return found
+
+
+def _answering(connection: Any, seconds: float) -> list[Worker]:
+    ask = app.control.inspect(timeout=seconds, connection=connection)
+    names = sorted(ask.ping() or {})
+    if not names:
+        return []
+    # Over as soon as all of them have answered.
+    ask = app.control.inspect(names, timeout=KNOWN_SECONDS, limit=len(names), connection=connection)
+    serving, stats, active = ask.active_queues() or {}, ask.stats() or {}, ask.active() or {}
     return [
         _worker(name, serving.get(name) or [], stats.get(name) or {}, active.get(name) or [])
         for name in names
     ]
+
+
+def _some_are_silent(connection: Any, found: list[Worker]) -> bool:
+    serving = Counter(name for worker in found for name in worker.queues)
+    there = [_queue(connection, name) for name in QUEUE_NAMES]
+    return any((queue.consumers or 0) > serving[queue.name] for queue in there)
 
 
 def _worker(

@@ -17,14 +17,14 @@ from kombu.exceptions import DecodeError
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.client import LLMChatLinkerClient
-from llmchatlinker.embedded.processes import ManagedProcess, free_port, wait_until
+from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import exchange
 from tests.fixtures.brokers import Broker
 from tests.fixtures.cycles import Cycle
 from tests.fixtures.threads import eventually
 from tests.fixtures.workers import StartWorker, environment
-from tests.servers import defective, scripts
+from tests.servers import defective, free_ports, scripts
 from tests.servers.provider import ScriptedProvider
 
 TEXTS = {
@@ -74,7 +74,7 @@ def tap(broker: Broker) -> Iterator[Tap]:
 @pytest.fixture
 def flower(cycle: Cycle, tmp_path: Path) -> Iterator[tuple[str, ManagedProcess]]:
     """Flower with all that its API shows."""
-    port = free_port()
+    (port,) = free_ports(1)
     process = ManagedProcess(
         "flower",
         [sys.executable, "-m", "celery", "-A", "llmchatlinker", "flower", "--address=127.0.0.1",

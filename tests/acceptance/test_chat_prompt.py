@@ -27,7 +27,7 @@ LONG = 300.0  # seconds; half a minute is usual
 MAKEFILE = f"run:\n\t@{sys.executable} -m llmchatlinker run\n"
 #: Seconds; nobody presses sooner. Python's readline does not notice a signal that comes between its
 #: drawing of the prompt and its waiting for a key (CPython, ``Modules/readline.c``).
-REACTION = 0.5
+REACTION = 1.5
 #: At the beginning of a line, unlike in what is shown of a chat, where it is bold.
 PROMPT = "\nyou> "
 

@@ -17,7 +17,7 @@ from flower import urls
 
 from llmchatlinker.celery_app import ROOT
 from llmchatlinker.client import LLMChatLinkerClient
-from llmchatlinker.embedded.processes import ManagedProcess, free_port, wait_until
+from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import GENERATE, QUEUE_NAMES
 from tests.fixtures.cycles import Cycle
@@ -66,11 +66,16 @@ class Flower:
         rows = self.get("/workers?json=1").json()["data"]
         return {row["hostname"] for row in rows if row["status"]}
 
+    def inspected(self) -> dict[str, Any]:
+        """What workers have answered."""
+        found: dict[str, Any] = self.get("/api/workers?refresh=1").json()
+        return found
+
 
 @contextmanager
 def flower(folder: Path, *options: str) -> Iterator[Flower]:
     """Flower in that folder, until the end of the block."""
-    port = free_port()
+    (port,) = free_ports(1)
     (folder / "flowerconfig.py").write_text("raise RuntimeError('the wrong configuration')")
     process = ManagedProcess(
         "Flower",
@@ -139,9 +144,10 @@ def test_flower_shows_workers_and_stages_and_no_text_and_takes_no_orders(
         assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
         assert shown.auth[1] not in " ".join(running.cmdline())
 
+        # It hears events once it has heard of every worker; what it misses never comes again.
+        eventually(lambda: shown.online() == set(workers))
         answer_id = work(LLMChatLinkerClient(), provider)
         eventually(lambda: len(shown.ended()) == 6 * 3)
-        eventually(lambda: shown.online() == set(workers))
 
         names = [task["name"].removeprefix("llmchatlinker.") for task in shown.ended().values()]
         assert sorted(names) == sorted(
@@ -151,7 +157,9 @@ def test_flower_shows_workers_and_stages_and_no_text_and_takes_no_orders(
             + ["database.store"] * 6
         )
         assert shown.ended()[answer_id]["name"] == "llmchatlinker.database.store"
-        found = shown.get("/api/workers?refresh=1").json()
+        # It gives workers a second to answer.
+        eventually(lambda: all("active_queues" in shown.inspected().get(n, ()) for n in workers))
+        found = shown.inspected()
         queues = {
             name: {queue["name"] for queue in found[name]["active_queues"]} for name in workers
         }

@@ -22,6 +22,7 @@ import requests
 from llmchatlinker.embedded.model import MODEL_NAME, LocalModel, fetch_model
 from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.errors import StartFailed
+from tests.servers import free_ports
 
 psutil: Any = importlib.import_module("psutil")  # by name, since it has no types
 
@@ -199,8 +200,7 @@ def test_the_users_own_files_do_not_stand_in_for_ours(
 def test_a_person_can_run_it_on_a_port_and_end_it_with_ctrl_c(
     installed: Path, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     server = ManagedProcess("server", [*SERVER, f"--port={port}"], None, tmp_path / "log", cwd=ROOT)
     server.stop_signals = (signal.SIGINT,)
     server.start()

@@ -16,6 +16,7 @@ from llmchatlinker.settings import get_settings
 from tests.fixtures.brokers import reconnect
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
+from tests.fixtures.threads import eventually
 from tests.fixtures.workers import StartWorker
 from tests.servers import poison
 
@@ -56,6 +57,7 @@ def test_poison_is_found_its_client_is_told_and_its_neighbours_are_done(
     assert {envelope["status"] for envelope in envelopes.values()} == {"success"}
     assert cycle.count("users") == 100
     assert time.monotonic() - started < SECONDS
+    eventually(lambda: cycle.count("dead_letters") > 0)  # which is kept behind the end
     rows = cycle.sql("SELECT queue, reason, task, became FROM dead_letters")
     assert [tuple(row) for row in rows] == [
         ("user", "poisoned", "llmchatlinker.user.user_create", "closed")

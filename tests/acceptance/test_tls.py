@@ -114,7 +114,10 @@ def secured(guarded: Guarded, configure: Configure) -> Iterator[Guarded]:
     reconnect()
 
 
-def test_a_worker_and_a_client_work_by_tls_alone(secured: Guarded, tmp_path: Path) -> None:
+def test_a_worker_and_a_client_work_by_tls_alone(
+    secured: Guarded, configure: Configure, tmp_path: Path
+) -> None:
+    configure(client_patience=30.0)
     with workers_in(tmp_path) as start:
         start()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faults.servers import FaultServers
-from faults.world import SHORT_LEASE, World
+from faults.world import World
 from llmchatlinker.errors import StartFailed
 from tests.fixtures.servers import cannot_test
 from tests.servers.install import InstallError
@@ -32,7 +32,9 @@ def servers() -> Iterator[FaultServers]:
 def world(servers: FaultServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Everything of a fault scenario, in its short version: two workers, a client."""
     directory: Path = tmp_path_factory.mktemp("faults")
+    # Longer than any of its processes stands still on a busy machine: most scenarios allow no doubt.
+    settings = {"lease": 12.0}
     with World(
-        servers, "short", directory / "world", workers=2, short=True, settings=SHORT_LEASE
+        servers, "short", directory / "world", workers=2, short=True, settings=settings
     ) as made:
         yield made

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -257,46 +258,54 @@ def test_what_is_not_at_its_end_in_rabbitmq_is_found(world: World) -> None:
     assert "queues llmchatlinker.reply." in queued(place, rabbitmq, 2, clients=0)
 
 
+@dataclass
+class Uncommitted:
+    """As ``Place``, in one transaction that comes to nothing: sweepers neither see it nor mend it."""
+
+    cursor: Any
+
+    def sql(self, statement: str, *values: object) -> list[Any]:
+        """The rows of the statement, if it has any."""
+        self.cursor.execute(statement, values or None)
+        return list(self.cursor.fetchall()) if self.cursor.description else []
+
+
 _LINE = "UPDATE attempts SET status = {} WHERE id = (SELECT max(id) FROM attempts)"
 
 
 @pytest.mark.parametrize(
-    ("words", "breaks", "mends"),
+    ("words", "breaks"),
     [
         (
             "1 open instructions",
             "INSERT INTO instructions (id, type, data, deadline_at) VALUES"
             " (gen_random_uuid(), 'USER_LIST', '{\"open\": 1}', now() + interval '1 hour')",
-            "DELETE FROM instructions WHERE data ? 'open'",
         ),
         (
             "1 turns not done",
             "UPDATE instructions SET turn = 'active' WHERE seq = (SELECT max(seq) FROM instructions"
             " WHERE turn IS NOT NULL)",
-            "UPDATE instructions SET turn = 'done' WHERE turn = 'active'",
         ),
         (
             "1 calls started in the ledger",
             _LINE.format("'started', lease_until = now() + interval '1 hour'"),
-            _LINE.format("'answered'"),
         ),
         (
             "1 waiters of what has ended",
             "INSERT INTO waiters (instruction_id, queue, created_at)"
             " SELECT id, 'nobody', final_at - interval '1 minute' FROM instructions"
             " WHERE final_at IS NOT NULL LIMIT 1",
-            "DELETE FROM waiters WHERE queue = 'nobody'",
         ),
     ],
 )
 def test_what_is_not_at_its_end_in_postgresql_is_found(
-    world: World, words: str, breaks: str, mends: str
+    world: World, words: str, breaks: str
 ) -> None:
     eventually(lambda: busy(world.place) == "")
-    world.place.sql(breaks)
-    found = busy(world.place)
-    world.place.sql(mends)
-    assert words in found.split(", ")
+    with closing(psycopg2.connect(world.place.plain_url)) as connection:
+        place: Any = Uncommitted(connection.cursor())
+        place.sql(breaks)
+        assert words in busy(place).split(", ")
 
 
 def test_a_transaction_that_is_left_open_is_found(world: World) -> None:

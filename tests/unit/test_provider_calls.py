@@ -32,10 +32,10 @@ def test_a_call_has_its_time_and_says_which_ran_out() -> None:
 
 def test_a_call_that_is_given_more_time_goes_on() -> None:
     with under_way(Call(), 60.0) as call:
-        call.allow(1.0, "first_token_timeout")
-        for _ in range(4):
-            time.sleep(0.3)
-            call.allow(1.0, "read_timeout")
+        call.allow(4.0, "first_token_timeout")
+        for _ in range(5):
+            time.sleep(1.0)
+            call.allow(4.0, "read_timeout")
         assert not call.aborted
         eventually(lambda: call.aborted)
 
