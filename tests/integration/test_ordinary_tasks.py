@@ -122,7 +122,7 @@ def test_a_state_of_its_own_is_seen_while_it_lasts(ordinary: ManagedProcess) -> 
 
 
 def test_a_task_that_is_tried_again_shows_it_and_ends(ordinary: ManagedProcess) -> None:
-    result = tasks.try_again.delay(1, 2)
+    result = tasks.try_again.delay(1, 8)
     eventually(lambda: result.state == states.RETRY)
     assert isinstance(result.info, ValueError)
     assert not result.ready()

@@ -128,7 +128,8 @@ def test_a_connection_that_broke_unnoticed_is_replaced(cycle: Cycle, mq: Proxy) 
 def test_a_broker_that_refuses_a_message_is_asked_again_while_patience_lasts(
     cycle: Cycle, configure: Configure, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    configure(client_patience=30.0 if times < 10 else 0.5)
+    submit("USER_LIST", {})  # connections are there
+    configure(client_patience=30.0 if times < 10 else 2.0)
     real, refusals = orchestrator.publish, iter(range(times))
 
     def publish(*args: Any, **options: Any) -> None:
@@ -139,7 +140,7 @@ def test_a_broker_that_refuses_a_message_is_asked_again_while_patience_lasts(
     monkeypatch.setattr(orchestrator, "publish", publish)
     if times < 10:
         submit("USER_LIST", {})
-        assert cycle.broker.ready("control") == 1
+        assert cycle.broker.ready("control") == 2
     else:
         refused("broker")
         assert next(refusals) > 1
@@ -204,8 +205,8 @@ def test_a_frozen_database_is_noticed_and_the_error_carries_the_id_that_may_stil
 ) -> None:
     # So that the row is the first thing that is sent.
     monkeypatch.setattr(orchestrator, "admit", lambda **_: None)
-    configure(client_patience=1.0)
     submit("USER_LIST", {})
+    configure(client_patience=1.0)
     db.freeze()
     try:
         with pytest.raises(Unavailable) as caught:
@@ -222,8 +223,8 @@ def test_a_frozen_database_is_noticed_and_the_error_carries_the_id_that_may_stil
 def test_who_waits_is_not_held_by_a_frozen_database(
     cycle: Cycle, db: Proxy, configure: Configure
 ) -> None:
-    configure(client_patience=1.0)
     result = app.AsyncResult(submit("USER_LIST", {}))
+    configure(client_patience=1.0)
     db.freeze()
     try:
         with pytest.raises(Unavailable):
@@ -283,8 +284,8 @@ def test_when_both_are_gone_the_error_carries_the_id_that_may_still_run(
 def test_a_waiting_client_waits_out_an_outage(
     cycle: Cycle, db: Proxy, many: bool, configure: Configure
 ) -> None:
-    configure(client_patience=0.2)
     instruction_id = str(cycle.submit("USER_CREATE", username="ada"))
+    configure(client_patience=0.2)
 
     def wait() -> str:
         if many:
@@ -344,12 +345,13 @@ def test_a_restart_of_postgresql_is_waited_out(broker: Broker, configure: Config
     """A server of its own: nobody else's is restarted."""
     with private_postgres() as server:
         server.ensure_database("test")
-        database = Database(configure(database_url=server.url("test"), client_patience=0.5))
+        database = Database(configure(database_url=server.url("test")))
         use_database(database)
         try:
             migrate(database)
             cycle = Cycle(database, broker)
             instruction_id = cycle.submit("USER_CREATE", username="ada")
+            configure(client_patience=0.5)
             result = app.AsyncResult(str(instruction_id))
 
             def restart() -> str:

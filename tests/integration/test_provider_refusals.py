@@ -254,11 +254,11 @@ def test_two_pieces_of_an_answer_may_be_so_far_apart_and_no_further(
 ) -> None:
     started = time.monotonic()
 
-    impatient = replace(endpoint, read_timeout=0.5, total_timeout=100.0)
-    error = refusal(provider, impatient, scripts.stall(b"{", 0.3))
+    impatient = replace(endpoint, read_timeout=2.0, total_timeout=100.0)
+    error = refusal(provider, impatient, scripts.stall(b"{", 1.0))
 
     assert type(error) is ProviderTimeout
-    assert 0.7 < time.monotonic() - started < 60
+    assert 2.7 < time.monotonic() - started < 60
 
 
 def test_the_call_after_one_that_was_given_up_is_served(

@@ -231,6 +231,7 @@ def post(broker: Broker) -> Iterator[Post]:
 def test_a_hint_is_published_by_who_has_it_once_there_is_a_connection(post: Post) -> None:
     first = post.hint()
     assert [item["id"] for item in post.come(1)] == [first]
+    eventually(lambda: post.publisher._some._cond._waiters)  # its thread is idle, and holds nothing
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(post.publisher, "_wake", lambda: pytest.fail("its thread is not needed"))
         ids_of_hints = [post.hint() for _ in range(3)]

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from llmchatlinker.providers import retrying
+from llmchatlinker.waiting import release_due
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
@@ -105,7 +106,7 @@ def test_after_the_first_token_nothing_is_tried_again(scene: Scene) -> None:
 
 
 def test_a_long_retry_after_is_waited_for_without_a_worker(scene: Scene) -> None:
-    scene.provider.script(scripts.error(429, Retry_After="2"))
+    scene.provider.script(scripts.error(429, Retry_After="5"))
     instruction_id = scene.decoded("Hello")
     started = time.monotonic()
 
@@ -115,7 +116,7 @@ def test_a_long_retry_after_is_waited_for_without_a_worker(scene: Scene) -> None
     assert (row.state, row.wait_reason, row.turn) == ("waiting", "retry", "active")
     assert scene.messages()[-1]["status"] == "generating"
     assert finished(scene, instruction_id)["content"] == "You said: Hello"
-    assert time.monotonic() - started >= 2
+    assert time.monotonic() - started >= 5
     assert len(scene.provider.calls) == 2
 
 
@@ -249,10 +250,17 @@ def test_a_provider_that_fails_again_and_again_is_left_alone_by_all(
     assert event["reason"] == "cooldown"
 
 
+def a_minute_later(scene: Scene) -> None:
+    """The cooldown of a minute is over."""
+    scene.cycle.sql("UPDATE provider_health SET cooldown_until = clock_timestamp()")
+    scene.cycle.sql("UPDATE instructions SET not_before = now() WHERE state = 'waiting'")
+    release_due()
+
+
 def test_without_a_fallback_a_cooldown_is_waited_for_and_the_first_answer_ends_it(
     scene: Scene, configure: Configure
 ) -> None:
-    configure(provider_retries=0, cooldown_failures=1, cooldown=1.5)
+    configure(provider_retries=0, cooldown_failures=1, cooldown=60.0)
     scene.provider.script(scripts.error(500))
     scene.ask_in_vain("Hello")
     other = scene.cycle.do("CHAT_CREATE", title="Other", user_ids=[scene.user_id])["chat"]
@@ -261,13 +269,14 @@ def test_without_a_fallback_a_cooldown_is_waited_for_and_the_first_answer_ends_i
     assert [scene.cycle.execute(i) for i in waiting] == [False, False]
 
     assert {scene.cycle.row(i).wait_reason for i in waiting} == {"cooldown"}
+    a_minute_later(scene)
     for instruction_id in waiting:
         assert finished(scene, instruction_id)["status"] == "complete"
     assert scene.cycle.sql("SELECT failures, cooldown_until FROM provider_health") == [(0, None)]
 
 
 def test_a_retry_after_is_kept_by_every_turn_of_the_provider(scene: Scene) -> None:
-    scene.provider.script(scripts.error(429, Retry_After="3"))
+    scene.provider.script(scripts.error(429, Retry_After="60"))
     other = scene.cycle.do("CHAT_CREATE", title="Other", user_ids=[scene.user_id])["chat"]
     waiting = [scene.decoded("one"), scene.decoded("two", chat_id=other["chat_id"])]
 
@@ -276,6 +285,7 @@ def test_a_retry_after_is_kept_by_every_turn_of_the_provider(scene: Scene) -> No
 
     assert [scene.cycle.row(i).wait_reason for i in waiting] == ["retry", "cooldown"]
     assert len(scene.provider.calls) == 1
+    a_minute_later(scene)
     for instruction_id in waiting:
         assert finished(scene, instruction_id)["status"] == "complete"
     assert len(scene.provider.calls) == 3

@@ -149,7 +149,7 @@ def test_neighbours_of_what_is_handed_back_are_done_by_others(
 ) -> None:
     worker("control")
     first = worker("user", "database", concurrency=2)
-    results = [client.submit("USER_CREATE", username=f"user{n}") for n in range(40)]
+    results = [client.submit("USER_CREATE", username=f"user{n}", deadline=600) for n in range(40)]
     send(first, signal.SIGTERM)
     assert gone(first, 30.0) == 0
     worker("user", "database")

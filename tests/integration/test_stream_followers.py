@@ -92,9 +92,10 @@ def test_pushes_alone_keep_a_follower_going(
     configure: Configure,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stream = client.stream(**TURN)
-    eventually(lambda: following().replies.connected)
     configure(fallback_interval=60.0)
+    following().queue()
+    eventually(lambda: following().replies.connected)  # so that no look is due when it follows
+    stream = client.stream(**TURN)
     response = produce(UUID(stream.instruction_id))
     assert next(stream).type == "response.created"
     looks: list[object] = []

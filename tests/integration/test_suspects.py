@@ -138,11 +138,12 @@ def test_copies_that_came_in_one_outage_are_no_poison(cycle: Cycle) -> None:
 
 
 def test_who_is_at_it_for_long_and_gives_signs_of_life_is_no_poison(
-    cycle: Cycle, configure: Configure
+    cycle: Cycle, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configure(lease=1.0)
+    configure(lease=3.0)
+    monkeypatch.setattr(leases, "_keeper", None)  # the process's has the settings of its first call
     instruction_id = cycle.decoded("USER_CREATE", username="ada")
-    begun(cycle, instruction_id, 3, seconds=0.5)
+    begun(cycle, instruction_id, 3, seconds=1.5)
 
     with leases.held(instruction_id):
         assert deliver(cycle, instruction_id, brief=False)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import threading
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from llmchatlinker.streaming.watcher import Watcher
 from tests.fixtures.cycles import Cycle, failure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import at_once, eventually
@@ -177,7 +180,15 @@ def test_a_parked_turn_that_is_late_ends_and_lets_the_next_one_go_on(scene: Scen
     assert questions(scene) == ["one", "three"]
 
 
-def test_an_active_turn_that_is_late_gives_its_place_to_the_next_one(scene: Scene) -> None:
+def test_an_active_turn_that_is_late_gives_its_place_to_the_next_one(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, seen = Watcher._look, threading.Event()
+
+    def look_later(watcher: Watcher, *streams: Any) -> Any:
+        return look(watcher, *streams) if seen.is_set() else None
+
+    monkeypatch.setattr(Watcher, "_look", look_later)
     gate = scripts.Gate()
     scene.provider.script(gate)
     first, second = scene.decoded("one"), scene.decoded("two")
@@ -192,7 +203,10 @@ def test_an_active_turn_that_is_late_gives_its_place_to_the_next_one(scene: Scen
                 id=first,
             )
             assert failure(cycle.envelope(first)).code == "deadline_exceeded"
-            assert cycle.row(first).turn == "active", "its call is still going on"
+            try:
+                assert cycle.row(first).turn == "active", "its call is still going on"
+            finally:
+                seen.set()
             delivered: list[UUID] = []
             eventually(lambda: delivered.extend(cycle.deliver("llm.generate")) or delivered)
             return delivered
