@@ -14,7 +14,7 @@ from faults.sizes import CLIENT, POSTGRESQL, RABBITMQ, WORKER, Sizes
 from tests.servers.rabbitmq import PrivateRabbitMQ
 
 #: Seconds in which a server notices that a process is gone.
-NOTICE = 60.0
+NOTICE = 10.0
 LOOK = 0.1
 HARNESS = "the harness"
 

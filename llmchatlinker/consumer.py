@@ -102,9 +102,8 @@ class Consumer(QuietConsumer):
         At every (re)connection: the broker may have been replaced. Steps that don't require each other
         start in any order (``celery/bootsteps.py``), so a step of its own would come too late at times.
         """
-        self.connection = (
-            super().connect()
-        )  # known already, so that Celery closes it after an error
+        # Known already, so that Celery closes it after an error.
+        self.connection = super().connect()
         if self.connection.transport.driver_type == "amqp":
             with self.connection.channel() as channel:
                 dead_letter_queue.bind(channel).declare()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmchatlinker.celery_app import app
 from llmchatlinker.db.sessions import use_database
+from llmchatlinker.results import hints
 from llmchatlinker.results.wakeups import forget_wakeups
 from llmchatlinker.settings import Settings, use_settings
 
@@ -17,3 +18,4 @@ def configure(settings: Settings | None) -> None:
     use_settings(settings)
     use_database(None)
     app.reconnect()
+    hints.reconnect()

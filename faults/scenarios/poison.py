@@ -44,7 +44,7 @@ def found(world: World, done: Round) -> str:
     wrong = []
     if memory.code != "poisoned":
         wrong.append(f"it ended with {memory.code}")
-    elif memory.seconds > TOLD and not world.short:  # a test is no measurement
+    elif memory.seconds > TOLD:
         wrong.append(f"its client was told after {memory.seconds:.0f} s")
     if done.deaths.total() != STARTS:
         wrong.append(f"{done.deaths.total()} workers died of it, and it may begin {STARTS} times")

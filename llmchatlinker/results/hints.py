@@ -94,6 +94,11 @@ class HintPublisher:
                 self._pushed_bytes -= len(self._pushes.popleft()[1])
         self._wake()
 
+    def reconnect(self) -> None:
+        """Publish what comes from now on by the settings of now."""
+        with self._wire:
+            self._channel = None  # its thread connects anew, once there is something to publish
+
     def _at_once(self, before: Sized, letter: Letter) -> bool:
         """Publish it here, unless others are ``before`` it: no thread has to be woken for it."""
         if before or len(letter[1]) > AT_ONCE or not self._wire.acquire(blocking=False):
@@ -191,6 +196,11 @@ def hint(ending: Ending) -> None:
 def send(queue: str, body: bytes) -> None:
     """Push a message into a follower's queue; returns at once and never raises."""
     _publisher.send(queue, body)
+
+
+def reconnect() -> None:
+    """Let the next hint or push go to the broker of the settings as they are then."""
+    _publisher.reconnect()
 
 
 def _after_fork() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from faults.clock import WrongClock
+from llmchatlinker.cli import broker_facts
 from llmchatlinker.embedded.processes import ManagedProcess, wait_until
 from llmchatlinker.settings import get_settings
 from llmchatlinker.topology import DEAD_LETTER_EXCHANGE, DEAD_LETTER_QUEUE, GENERATE, QUEUE_NAMES
@@ -143,6 +146,19 @@ def test_a_queue_that_no_worker_serves_is_found_and_the_named_worker_serves_it(
     with started(celery_command(remedy), tmp_path):
         state, found, _ = doctor()["workers"]
         assert (state, found[:2]) == ("ok", "2 ")
+
+
+def test_a_worker_that_stands_still_for_a_moment_is_found(worker: StartWorker) -> None:
+    process = worker()
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    later = threading.Timer(2 * broker_facts.ANSWER_SECONDS, os.kill, (process.pid, signal.SIGCONT))
+    later.start()
+
+    (found,) = broker_facts.workers()
+
+    later.join()
+    assert (found.queues, found.slots) == (sorted(QUEUE_NAMES), 8)
 
 
 def test_without_any_worker_late_instructions_and_dead_letters_are_found_until_the_named_one_runs(

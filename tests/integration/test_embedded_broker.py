@@ -17,7 +17,7 @@ from llmchatlinker.settings import get_settings
 from tests.fixtures.brokers import reconnect
 from tests.fixtures.configuration import Configure
 from tests.fixtures.cycles import Cycle
-from tests.fixtures.threads import holds
+from tests.fixtures.threads import eventually
 from tests.fixtures.workers import StartWorker
 from tests.servers.proxy import Proxy
 
@@ -50,10 +50,10 @@ def test_a_connection_lost_at_a_message_ends_no_instruction(
     results = []
 
     for number in range(5 * len(STATEMENTS)):
-        cuts = between.cuts
         between.lose_the_answer_to(STATEMENTS[number % len(STATEMENTS)].encode())
         results.append(USER_CREATE.delay(username=f"user {number}"))
-        holds(lambda: between.cuts > cuts, 10)  # noqa: B023  # or the next loss takes its place
+        # It is lost before the next loss would take its place.
+        eventually(between.has_lost_it)
         time.sleep(0.1)  # a moment of work before the next one is lost: the losses are to be spread
 
     assert {result.get(timeout=SECONDS)["status"] for result in results} == {"success"}

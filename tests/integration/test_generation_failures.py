@@ -101,7 +101,7 @@ def test_a_provider_that_is_not_there_is_a_provider_error(scene: Scene) -> None:
     ids=["drip", "dripping headers", "silence"],
 )
 def test_an_answer_that_takes_too_long_is_a_provider_timeout(scene: Scene, script: Script) -> None:
-    settings = {"timeouts": {"total": 0.5}}
+    settings = {"timeouts": {"total": 3.0}}
     scene.cycle.do("LLM_PROVIDER_UPDATE", provider_id=scene.provider_id, settings=settings)
     scene.provider.script(script)
     started = time.monotonic()
@@ -110,7 +110,7 @@ def test_an_answer_that_takes_too_long_is_a_provider_timeout(scene: Scene, scrip
 
     assert time.monotonic() - started < 60
     assert failed.code == "provider_timeout"
-    assert len(scene.provider.calls) <= 1  # none where its time was over before it got there
+    assert len(scene.provider.calls) == 1
     a_failed_answer(scene, failed)
 
 

@@ -95,7 +95,7 @@ def test_a_lease_ends_with_its_call(scene: Scene) -> None:
 def test_a_lease_is_renewed_as_long_as_the_call_takes(scene: Scene, worker: StartWorker) -> None:
     gate = scripts.Gate()
     scene.provider.script(gate)
-    worker("llm.generate", lease=6.0)  # renewed every 2 s
+    worker("llm.generate", lease=3.0)  # renewed every second
     instruction_id = scene.decoded("Hello")
     ends = set()
 
@@ -105,7 +105,7 @@ def test_a_lease_is_renewed_as_long_as_the_call_takes(scene: Scene, worker: Star
         )
         assert alive, "the lease of a living worker ran out"
         ends.add(lease_until)
-        return len(ends) > 2
+        return len(ends) > 5
 
     scene.cycle.publish(instruction_id)
     scene.provider.wait_for_calls(1)

@@ -239,6 +239,17 @@ def test_a_hint_is_published_by_who_has_it_once_there_is_a_connection(post: Post
     assert [item["id"] for item in post.come(3)] == ids_of_hints
 
 
+def test_after_a_change_of_settings_hints_go_by_a_connection_of_their_own(post: Post) -> None:
+    post.hint()
+    post.come(1)
+    before = post.publisher._channel
+
+    post.publisher.reconnect()
+
+    assert [post.hint()] == [item["id"] for item in post.come(1)]
+    assert post.publisher._channel not in (None, before)
+
+
 def test_pushes_stay_in_order_whoever_publishes_them(post: Post) -> None:
     count = 300
     for number in range(count):

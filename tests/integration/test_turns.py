@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-import threading
-from typing import Any
 from uuid import UUID
 
 import pytest
 
-from llmchatlinker.streaming.watcher import Watcher
 from tests.fixtures.cycles import Cycle, failure
-from tests.fixtures.scenes import Scene
+from tests.fixtures.scenes import Scene, watchers_asleep
 from tests.fixtures.threads import at_once, eventually
 from tests.servers import scripts
 
@@ -181,14 +178,8 @@ def test_a_parked_turn_that_is_late_ends_and_lets_the_next_one_go_on(scene: Scen
 
 
 def test_an_active_turn_that_is_late_gives_its_place_to_the_next_one(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene,
 ) -> None:
-    look, seen = Watcher._look, threading.Event()
-
-    def look_later(watcher: Watcher, *streams: Any) -> Any:
-        return look(watcher, *streams) if seen.is_set() else None
-
-    monkeypatch.setattr(Watcher, "_look", look_later)
     gate = scripts.Gate()
     scene.provider.script(gate)
     first, second = scene.decoded("one"), scene.decoded("two")
@@ -202,11 +193,9 @@ def test_an_active_turn_that_is_late_gives_its_place_to_the_next_one(
                 "UPDATE instructions SET deadline_at = now() - interval '1 s' WHERE id = :id",
                 id=first,
             )
-            assert failure(cycle.envelope(first)).code == "deadline_exceeded"
-            try:
+            with watchers_asleep():
+                assert failure(cycle.envelope(first)).code == "deadline_exceeded"
                 assert cycle.row(first).turn == "active", "its call is still going on"
-            finally:
-                seen.set()
             delivered: list[UUID] = []
             eventually(lambda: delivered.extend(cycle.deliver("llm.generate")) or delivered)
             return delivered

@@ -86,6 +86,10 @@ class Proxy:
         """Once: forward a request with these words, and reset its connection before the answer."""
         self._lost = words
 
+    def has_lost_it(self) -> bool:
+        """Whether that answer was due, and is lost."""
+        return self._lost is None
+
     def cut_after(self, words: bytes) -> None:
         """Once: forward a request with these words and its answer, and then ``cut``."""
         self._last = words

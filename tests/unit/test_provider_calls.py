@@ -34,7 +34,7 @@ def test_a_call_that_is_given_more_time_goes_on() -> None:
     with under_way(Call(), 60.0) as call:
         call.allow(4.0, "first_token_timeout")
         for _ in range(5):
-            time.sleep(1.0)
+            time.sleep(1.0)  # by the clock, which is what a call is held against: 5 s in all
             call.allow(4.0, "read_timeout")
         assert not call.aborted
         eventually(lambda: call.aborted)
