@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func
@@ -22,6 +23,9 @@ from llmchatlinker.telemetry.switch import metrics
 from llmchatlinker.turns import Aftermath, Released, release_next_turn
 from llmchatlinker.units.closing import close_what_is_left
 
+#: Bytes of an envelope, as JSON, that goes to its client together with the hint.
+SMALL = 3_000
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -33,6 +37,9 @@ class Ending:
     #: Its type, and ``success`` or the error's code.
     type: str
     code: str
+    final_at: datetime | None = None
+    #: The envelope as JSON, where it is small.
+    envelope: str | None = field(default=None, repr=False)
     #: The turn that may go on, and the last events of a response that ended with it.
     aftermath: Aftermath = field(default_factory=Aftermath)
 
@@ -103,11 +110,12 @@ _FINALISE = """
     )
     SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited), type,
            coalesce(outcome #>> '{error,code}', 'success'),
-           extract(epoch FROM final_at - submitted_at),
+           extract(epoch FROM final_at - submitted_at), final_at,
+           CASE WHEN pg_column_size(outcome) <= /* small */ THEN CAST(outcome AS text) END,
            CASE WHEN CAST(%(fallback)s AS jsonb) IS NULL
                 THEN set_config('synchronous_commit', 'off', true) END
       FROM ended
-"""
+""".replace("/* small */", str(SMALL))
 
 
 def finalise(
@@ -127,7 +135,7 @@ def finalise(
     rows = database().statement(_FINALISE, values, patience=patience, prepare=True)
     if not rows:
         return None
-    reply_to, turn, chat_id, waiting, type_name, code, seconds, _ = rows[0]
+    reply_to, turn, chat_id, waiting, type_name, code, seconds, final_at, text, _ = rows[0]
     counters = metrics()
     if counters is not None:
         counters.end(type_name, code, float(seconds))
@@ -138,4 +146,8 @@ def finalise(
             lambda session: close_what_is_left(session, instruction_id, chat_id), patience=patience
         )
     queues = [reply_to, *waiting] if reply_to else waiting
-    return Ending(instruction_id, tuple(dict.fromkeys(queues)), type_name, code, aftermath)
+    if text is not None and len(text.encode()) > SMALL:
+        text = None  # PostgreSQL had it compressed
+    return Ending(
+        instruction_id, tuple(dict.fromkeys(queues)), type_name, code, final_at, text, aftermath
+    )

@@ -150,6 +150,7 @@ class PostgresBackend(BaseBackend):
 
     def _forget(self, task_id: str) -> None:
         """Remove the result. An instruction that is not final is still work, and stays."""
+        wakeups().forget(task_id)
         instruction_id = as_instruction_id(task_id)
         if instruction_id is None:
             tasks.remove(task_id, _patience())

@@ -1,10 +1,11 @@
 """Hints and pushes, the worker's side: small messages straight into the clients' queues.
 
-After an id is final, a *hint* tells its client to look. What a response's followers get is a *push*
-(``streaming/pushing.py``). Best effort on purpose: both are published without a confirm, by who has them
-where the broker takes them at once, else by one thread from bounded queues that drop the oldest; hints
-go first. Nothing here raises or slows a stage; what is lost is found by the client's own slow look at
-the database, which stays the truth.
+After an id is final, a *hint* tells its client so, and brings a small envelope along: who waits need
+not look. What a response's followers get is a *push* (``streaming/pushing.py``). Best effort on purpose:
+each is published without a confirm, by who has it where the broker takes it at once, else by one thread
+from bounded queues that drop the oldest; there hints go first, and without their envelopes. Nothing here
+raises or slows a stage; what is lost is found by the client's own slow look at the database, which stays
+the truth.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def _kind(**properties: Any) -> _Kind:
 
 
 HINT = _kind()
-#: Milliseconds after which a push that nobody took is thrown away; transient.
-PUSH = _kind(expiration="30000", delivery_mode=1)
+#: What has somebody's words is transient, and thrown away when nobody has taken it for so many
+#: milliseconds.
+WORDS = _kind(expiration="30000", delivery_mode=1)
 
 #: The queue, the body, and what it is.
 Letter = tuple[str, bytes, _Kind]
@@ -77,15 +79,20 @@ class HintPublisher:
         """Tell everybody who waits for this id; returns at once."""
         if not ending.reply_to or get_settings().broker_is_embedded:
             return
-        body = json.dumps({"id": str(ending.instruction_id), "state": "SUCCESS"}).encode("ascii")
+        plain = json.dumps({"id": str(ending.instruction_id), "state": "SUCCESS"}).encode("ascii")
+        body, kind = plain, HINT
+        if ending.envelope is not None and ending.final_at is not None:
+            date = ending.final_at.isoformat()
+            more = f', "date_done": "{date}", "result": {ending.envelope}}}'
+            body, kind = plain[:-1] + more.encode(), WORDS
         for queue in ending.reply_to:
-            if not self._at_once(self._hints, (queue, body, HINT)):
-                self._hints.append((queue, body))
+            if not self._at_once(self._hints, (queue, body, kind)):
+                self._hints.append((queue, plain))
                 self._wake()
 
     def send(self, queue: str, body: bytes) -> None:
         """Push this to who follows; returns at once."""
-        if self._at_once(self._pushes, (queue, body, PUSH)):
+        if self._at_once(self._pushes, (queue, body, WORDS)):
             return
         with self._lock:
             self._pushes.append((queue, body))
@@ -177,7 +184,7 @@ class HintPublisher:
                 return None
             queue, body = self._pushes.popleft()
             self._pushed_bytes -= len(body)
-        return queue, body, PUSH
+        return queue, body, WORDS
 
 
 def _publish(channel: Any, letter: Letter) -> None:

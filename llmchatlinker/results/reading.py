@@ -69,6 +69,14 @@ def read(task_ids: Sequence[str]) -> dict[str, Meta]:
     return found
 
 
+def hinted(instruction_id: str, hint: dict[str, Any]) -> Meta | None:
+    """The meta that a hint brings along; None where it brings none."""
+    outcome, date = hint.get("result"), hint.get("date_done")
+    if not isinstance(outcome, dict) or not isinstance(date, str) or "status" not in outcome:
+        return None
+    return _final_meta(instruction_id, outcome, date)
+
+
 def end(
     instruction_id: uuid.UUID, otherwise: LLMChatLinkerError | None, patience: float | None = None
 ) -> None:
@@ -109,15 +117,24 @@ def _instruction_meta(
     instruction_id: str, state: str, outcome: dict[str, Any] | None, final_at: datetime | None
 ) -> Meta:
     """An instruction as Celery sees a task: SUCCESS means that an envelope is there."""
-    final = state == "final" and outcome is not None and final_at is not None
+    if state == "final" and outcome is not None and final_at is not None:
+        return _final_meta(instruction_id, outcome, final_at.isoformat())
     status = states.PENDING if state == "submitted" else states.STARTED
+    return _meta(instruction_id, status, None, None, ended=False)
+
+
+def _final_meta(instruction_id: str, outcome: dict[str, Any], date_done: str) -> Meta:
+    return _meta(instruction_id, states.SUCCESS, restored(outcome), date_done, ended=True)
+
+
+def _meta(instruction_id: str, status: str, result: Any, date: str | None, *, ended: bool) -> Meta:
     return {
-        "status": states.SUCCESS if final else status,
-        "result": restored(outcome) if final and outcome else None,
+        "status": status,
+        "result": result,
         "traceback": None,
         "children": [],
-        "date_done": final_at.isoformat() if final and final_at else None,
+        "date_done": date,
         "task_id": instruction_id,
         "known": True,
-        "ended": final,
+        "ended": ended,
     }

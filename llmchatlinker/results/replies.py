@@ -33,12 +33,13 @@ LONGEST_PAUSE = 5.0
 
 class Replies:
     """Consumes a queue of this process. In its thread, it calls ``on_hint`` with each id that is
-    hinted, ``on_pushes`` with what is pushed, and ``on_connect`` when messages may have been lost.
+    hinted and the whole hint, ``on_pushes`` with what is pushed, and ``on_connect`` when messages may
+    have been lost.
     """
 
     def __init__(
         self,
-        on_hint: Callable[[str], None],
+        on_hint: Callable[[str, dict[str, Any]], None],
         on_connect: Callable[[], None],
         on_pushes: Callable[[list[Any]], None] | None = None,
     ) -> None:
@@ -112,4 +113,4 @@ class Replies:
         if isinstance(document, list) and self._on_pushes is not None:
             self._on_pushes(document)
         elif isinstance(document, dict) and isinstance(document.get("id"), str):
-            self._on_hint(document["id"])
+            self._on_hint(document["id"], document)

@@ -1,8 +1,9 @@
 """How a client waits: it is woken, and one thread per process looks for all of its waiters at once.
 
-Whoever waits registers an id and a function to call. The reader thread looks at the database for
+Whoever waits registers an id and a function to call. A hint that brings its envelope along is handed
+over as it comes. The reader thread looks at the database for
 
-* the ids that were just hinted, or that nobody would hint to this process (all in one query),
+* the ids that were just hinted without, or that nobody would hint to this process (all in one query),
 * every id that is waited for, each ``fallback_interval`` seconds: that covers lost hints,
 * every id, at short intervals that grow, while there is no reply queue (embedded mode, no broker),
 * the ids of Celery tasks that are no instructions, at such intervals always: nobody hints their ends.
@@ -26,6 +27,7 @@ from llmchatlinker.defects import log_defect
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.ids import as_instruction_id
 from llmchatlinker.results import reading
+from llmchatlinker.results.early import EarlyHints
 from llmchatlinker.results.replies import Replies
 from llmchatlinker.settings import get_settings
 
@@ -39,7 +41,7 @@ Register = Callable[[Sequence[str], str], None]
 GROWTH = 1.5
 #: Ids in one query, at most.
 BATCH = 1_000
-#: Ids that this process submitted and hints that nobody waited for yet: so many are remembered.
+#: Ids that this process submitted: so many are remembered.
 REMEMBERED = 10_000
 
 
@@ -55,9 +57,10 @@ class Wakeups:
         self._foreign: set[str] = set()
         #: Ids that this process submitted; whether their hint can't be lost on its way here.
         self._submitted: OrderedDict[str, bool] = OrderedDict()
-        #: Hints that came before anybody waited for them.
-        self._early: OrderedDict[str, bool] = OrderedDict()
+        self._early = EarlyHints()
         self._look_at = math.inf
+        #: Until when the reader thread sleeps, if it does.
+        self._asleep_until = math.inf
         self._pause = 0.0
         #: Ids whose ends are not hinted, when to look for them, and how long to pause then.
         self._unhinted: set[str] = set()
@@ -67,7 +70,7 @@ class Wakeups:
         #: For the metrics: hints that came, and reads and results by what they go back to.
         self.counts: Counter[tuple[str, str]] = Counter()
         self._cause = ""
-        self.replies = Replies(self._hinted, self._look_for_all)
+        self.replies = Replies(self._hinted, self._reconnected)
 
     def reply_to(self) -> str | None:
         """The queue that this process's hints come to; None where there are none."""
@@ -79,27 +82,41 @@ class Wakeups:
     def submitted(self, task_id: str) -> None:
         """This process submits the id, so its hint comes here without further ado."""
         with self._changed:
-            _remember(self._submitted, task_id, self.replies.connected)
+            self._submitted[task_id] = self.replies.connected
+            if len(self._submitted) > REMEMBERED:
+                self._submitted.popitem(last=False)
 
     def wait(self, task_id: str, on_ready: OnReady) -> None:
         """Call ``on_ready`` with the id's meta once it is ready, or known to be nobody's."""
         with self._changed:
-            self._waiting.setdefault(task_id, []).append(on_ready)
-            if as_instruction_id(task_id) is None:
-                self._unhinted.add(task_id)
-                self._poll_at = time.monotonic()
-                self._poll_pause = get_settings().poll_interval
-            elif task_id not in self._submitted:
-                self._foreign.add(task_id)
-            if not self._submitted.get(task_id, False) or task_id in self._early:
-                self._due.add(task_id)
-            self._pause = get_settings().poll_interval
-            self._look_at = min(self._look_at, time.monotonic() + self._interval())
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="results", daemon=True)
-                self._thread.start()
-            self._changed.notify()
-        self.replies.start()
+            meta = self._early.meta(task_id)
+            if meta is None:
+                self._add(task_id, on_ready)
+            else:
+                self.counts["results", "hint"] += 1
+                self._forget(task_id)
+        if meta is None:
+            self.replies.start()
+        else:
+            on_ready(meta)
+
+    def _add(self, task_id: str, on_ready: OnReady) -> None:
+        self._waiting.setdefault(task_id, []).append(on_ready)
+        if as_instruction_id(task_id) is None:
+            self._unhinted.add(task_id)
+            self._poll_at = time.monotonic()
+            self._poll_pause = get_settings().poll_interval
+        elif task_id not in self._submitted:
+            self._foreign.add(task_id)
+        if not self._submitted.get(task_id, False) or task_id in self._early:
+            self._due.add(task_id)
+        self._pause = get_settings().poll_interval
+        self._look_at = min(self._look_at, time.monotonic() + self._interval())
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="results", daemon=True)
+            self._thread.start()
+        if self._due or self._next_at() < self._asleep_until:
+            self._changed.notify()  # and not for each who waits: it looks at the time by itself
 
     def leave(self, task_id: str, on_ready: OnReady) -> None:
         """Don't wait any longer."""
@@ -115,17 +132,29 @@ class Wakeups:
         """How many ids are waited for."""
         return len(self._waiting)
 
-    def _hinted(self, task_id: str) -> None:
+    def forget(self, task_id: str) -> None:
+        """What has come of it is not to be handed over any longer, and no hint will come again."""
+        with self._changed:
+            self._early.forget(task_id)
+            self._submitted.pop(task_id, None)
+
+    def _hinted(self, task_id: str, hint: dict[str, Any]) -> None:
+        meta = reading.hinted(task_id, hint)
         with self._changed:
             self.counts["hints", ""] += 1
-            if task_id in self._waiting:
+            if task_id not in self._waiting:
+                self._early.remember(task_id, meta)
+                return
+            if meta is None:
                 self._due.add(task_id)
                 self._changed.notify()
-            else:
-                _remember(self._early, task_id, True)
+                return
+        self._deliver({task_id: meta}, "hint")
 
-    def _look_for_all(self) -> None:
+    def _reconnected(self) -> None:
+        """Hints may have been lost: look for all that is waited for, and for what will be."""
         with self._changed:
+            self._submitted.update(dict.fromkeys(self._submitted, False))
             self._due.update(self._waiting)
             self._changed.notify()
 
@@ -163,8 +192,11 @@ class Wakeups:
                     found = [task_id for task_id in self._due if task_id in self._waiting]
                     self._due.clear()
                     return found
-                next_at = min(self._look_at, self._poll_at)
-                self._changed.wait(next_at - now if self._waiting else None)
+                self._asleep_until = self._next_at() if self._waiting else math.inf
+                self._changed.wait(self._asleep_until - now if self._waiting else None)
+
+    def _next_at(self) -> float:
+        return min(self._look_at, self._poll_at)
 
     def _interval(self) -> float:
         settings = get_settings()
@@ -180,7 +212,7 @@ class Wakeups:
             self._poll_at = max(self._poll_at, self._look_at)
 
     def _look(self, task_ids: Sequence[str]) -> None:
-        self._deliver(self._read(task_ids))
+        self._deliver(self._read(task_ids), self._cause)
         with self._changed:
             self.counts["result_reads", self._cause] += 1
             foreign = [task_id for task_id in task_ids if task_id in self._foreign]
@@ -189,15 +221,15 @@ class Wakeups:
             self._foreign.difference_update(foreign)
         # Registered first, read once more second: an end in between is not missed.
         self._register(foreign, self.replies.queue_name)
-        self._deliver(self._read(foreign))
+        self._deliver(self._read(foreign), self._cause)
 
-    def _deliver(self, metas: Mapping[str, Meta]) -> None:
+    def _deliver(self, metas: Mapping[str, Meta], cause: str) -> None:
         ready: list[tuple[list[OnReady], Meta]] = []
         with self._changed:
             for task_id, meta in metas.items():
                 if meta["ended"]:
                     waiters = self._waiting.get(task_id, [])
-                    self.counts["results", self._cause] += bool(waiters)
+                    self.counts["results", cause] += bool(waiters)
                     ready.append((waiters, meta))
                     self._forget(task_id)
         for waiters, meta in ready:
@@ -214,17 +246,11 @@ class Wakeups:
         self._foreign.discard(task_id)
         self._unhinted.discard(task_id)
         self._submitted.pop(task_id, None)
-        self._early.pop(task_id, None)
+        self._early.forget(task_id)
         if not self._waiting:
             self._look_at = math.inf
         if not self._unhinted:
             self._poll_at = math.inf
-
-
-def _remember(memory: OrderedDict[str, bool], task_id: str, value: bool) -> None:
-    memory[task_id] = value
-    while len(memory) > REMEMBERED:
-        memory.popitem(last=False)
 
 
 _current: Wakeups | None = None

@@ -124,7 +124,7 @@ class Following:
                 elif follower.has_ended:
                     self.remove(follower)
 
-    def _hinted(self, instruction_id: str) -> None:
+    def _hinted(self, instruction_id: str, hint: object) -> None:
         with self._changed:
             for follower in self._followers.get(instruction_id, ()):
                 if follower.wants:

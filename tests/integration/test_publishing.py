@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -268,6 +269,40 @@ def test_a_hint_waits_while_another_one_is_being_published(post: Post) -> None:
         assert len(post.publisher._hints) == 1
 
     assert [item["id"] for item in post.come(1)] == [late]
+
+
+ENVELOPE = '{"status": "success", "message": "done", "data": {}, "instruction_id": "1"}'
+FINAL_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_a_hint_with_an_envelope_does_not_outlive_a_client_that_is_gone(post: Post) -> None:
+    post.hint()
+    post.come(1)
+    ending = Ending(new_instruction_id(), (post.queue,), "X", "success", FINAL_AT, ENVELOPE)
+
+    post.publisher.hint(ending)
+
+    found: list[Any] = []
+    eventually(lambda: found.append(post._channel.basic_get(post.queue, no_ack=True)) or found[-1])
+    message = found[-1]
+    assert message.properties["delivery_mode"] == 1
+    assert int(message.properties["expiration"]) <= 30_000
+    assert json.loads(message.body) == {
+        "id": str(ending.instruction_id),
+        "state": "SUCCESS",
+        "date_done": FINAL_AT.isoformat(),
+        "result": json.loads(ENVELOPE),
+    }
+
+
+def test_a_hint_that_must_wait_waits_without_its_envelope(post: Post) -> None:
+    post.hint()
+    post.come(1)
+    ending = Ending(new_instruction_id(), (post.queue,), "X", "success", FINAL_AT, ENVELOPE)
+    with post.publisher._wire:
+        post.publisher.hint(ending)
+
+    assert post.come(1) == [{"id": str(ending.instruction_id), "state": "SUCCESS"}]
 
 
 def test_hints_come_again_after_the_connection_broke(post: Post, mq: Proxy) -> None:
