@@ -95,7 +95,7 @@ _FINALISE = """
          WHERE id = %(id)s
            AND final_at IS NULL
            AND (outcome IS NOT NULL OR CAST(%(fallback)s AS jsonb) IS NOT NULL)
-        RETURNING id, type, chat_id, user_ids, submitted_at, final_at, outcome, reply_to, turn
+        RETURNING id, type, chat_id, user_ids, submitted_at, final_at, outcome, reply_to, turn, follow
     ), kept AS (
         INSERT INTO records
                (user_id, instruction_id, type, chat_id, outcome, submitted_at, finished_at)
@@ -111,7 +111,8 @@ _FINALISE = """
     SELECT reply_to, turn, chat_id, ARRAY(SELECT queue FROM waited), type,
            coalesce(outcome #>> '{error,code}', 'success'),
            extract(epoch FROM final_at - submitted_at), final_at,
-           CASE WHEN pg_column_size(outcome) <= /* small */ THEN CAST(outcome AS text) END,
+           CASE WHEN pg_column_size(outcome) <= /* small */ AND NOT follow
+                THEN CAST(outcome AS text) END,  -- who follows has had it as events
            CASE WHEN CAST(%(fallback)s AS jsonb) IS NULL
                 THEN set_config('synchronous_commit', 'off', true) END
       FROM ended

@@ -6,6 +6,7 @@ PostgreSQL; its workers leave heartbeat files.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from llmchatlinker.topology import DEAD_LETTER_QUEUE, QUEUE_NAMES
 ANSWER_SECONDS = 1.5
 #: The same for those that are there: their names are known, or the broker counts them as consumers.
 KNOWN_SECONDS = 10.0
+#: Seconds before a further look where it counts nobody: so it answers for a queue that is too busy to
+#: say, too (``rabbit_quorum_queue.erl``, ``stat``).
+COUNTED_AGAIN = (0.5, 1.0)
 
 _EMBEDDED_DEPTH = """
     SELECT kombu_queue.name, count(*) FROM kombu_message
@@ -137,8 +141,14 @@ def _answering(connection: Any, seconds: float) -> list[Worker]:
 
 def _some_are_silent(connection: Any, found: list[Worker]) -> bool:
     serving = Counter(name for worker in found for name in worker.queues)
-    there = [_queue(connection, name) for name in QUEUE_NAMES]
-    return any((queue.consumers or 0) > serving[queue.name] for queue in there)
+    for pause in (0.0, *COUNTED_AGAIN):
+        time.sleep(pause)
+        there = [_queue(connection, name) for name in QUEUE_NAMES]
+        if any((queue.consumers or 0) > serving[queue.name] for queue in there):
+            return True
+        if found or any(queue.consumers is None for queue in there):
+            return False  # somebody has answered, or nobody was ever there
+    return False
 
 
 def _worker(

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,21 @@ def test_a_queue_that_no_worker_serves_is_found_and_the_named_worker_serves_it(
         assert (state, found[:2]) == ("ok", "2 ")
 
 
-def test_a_worker_that_stands_still_for_a_moment_is_found(worker: StartWorker) -> None:
+@pytest.mark.parametrize("unanswered", [0, 1, 2])
+def test_a_worker_that_stands_still_for_a_moment_is_found(
+    worker: StartWorker, monkeypatch: pytest.MonkeyPatch, unanswered: int
+) -> None:
+    """``unanswered``: how often RabbitMQ counts nobody at first."""
+    looks = 0
+    count = broker_facts._queue
+
+    def queue(connection: Any, name: str) -> broker_facts.Queue:
+        nonlocal looks
+        looks += 1
+        is_busy = looks <= unanswered * len(QUEUE_NAMES)
+        return broker_facts.Queue(name, 0, 0) if is_busy else count(connection, name)
+
+    monkeypatch.setattr(broker_facts, "_queue", queue)
     process = worker()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
