@@ -6,7 +6,7 @@ PostgreSQL; its workers leave heartbeat files.
 
 from __future__ import annotations
 
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,7 +142,7 @@ def _answering(connection: Any, seconds: float) -> list[Worker]:
 def _some_are_silent(connection: Any, found: list[Worker]) -> bool:
     serving = Counter(name for worker in found for name in worker.queues)
     for pause in (0.0, *COUNTED_AGAIN):
-        time.sleep(pause)
+        threading.Event().wait(pause)
         there = [_queue(connection, name) for name in QUEUE_NAMES]
         if any((queue.consumers or 0) > serving[queue.name] for queue in there):
             return True
