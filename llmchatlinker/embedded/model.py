@@ -203,6 +203,6 @@ def _look(folder: Path, arrived: Callable[[int], None]) -> None:
     Only pip 24.1 and newer can tell it themselves (``--progress-bar=raw``), and Python 3.11 and 3.12
     come with older ones.
     """
-    for wheel in folder.glob(f"pip-*/{PACKAGE}-*.whl"):
-        with suppress(FileNotFoundError):  # pip has moved or removed it meanwhile
+    with suppress(FileNotFoundError):  # pip has moved or removed it, or its folder, meanwhile
+        for wheel in folder.glob(f"pip-*/{PACKAGE}-*.whl"):
             arrived(wheel.stat().st_size)

