@@ -36,6 +36,8 @@ START_TIMEOUT = 180.0  # seconds; a machine under load takes several times the u
 STOP_TIMEOUT = 30.0  # seconds; 1 is usual, 6 with the management plugin
 CALL_TIMEOUT = 120.0  # seconds; half a second is usual
 _PORT_ATTEMPTS = 5
+_NOT_CONNECTED = "failed to connect to node"  # so that nothing was evaluated
+_CONNECT_AGAIN = (0.1, 0.5, 1.0)  # seconds between further tries
 _PORT_TAKEN = ("eaddrinuse", "dist_port_already_used")  # as the node's log has it
 
 
@@ -296,7 +298,14 @@ class PrivateRabbitMQ:
         if erl_call is None:
             return self.ctl("eval", f"{expression}.").strip()
         node = f"{HOST}:{self._dist_port}"
-        said = self._call([erl_call, "-address", node, "-e"], f"{expression}.\n").strip()
+        for pause in (*_CONNECT_AGAIN, None):
+            try:
+                said = self._call([erl_call, "-address", node, "-e"], f"{expression}.\n").strip()
+                break
+            except RabbitMQError as error:
+                if pause is None or _NOT_CONNECTED not in str(error):
+                    raise
+                time.sleep(pause)  # the node is busy, or has not yet let go of the call before
         if not said.startswith("{ok, "):
             raise RabbitMQError(f"RabbitMQ refused: {said}")
         return said.removeprefix("{ok, ").removesuffix("}")
