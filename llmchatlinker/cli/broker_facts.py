@@ -142,7 +142,7 @@ def _answering(connection: Any, seconds: float) -> list[Worker]:
 def _some_are_silent(connection: Any, found: list[Worker]) -> bool:
     serving = Counter(name for worker in found for name in worker.queues)
     for pause in (0.0, *COUNTED_AGAIN):
-        threading.Event().wait(pause)
+        threading.Event().wait(pause)  # time.sleep fails where libfaketime sets the clock
         there = [_queue(connection, name) for name in QUEUE_NAMES]
         if any((queue.consumers or 0) > serving[queue.name] for queue in there):
             return True

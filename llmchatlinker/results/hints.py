@@ -82,6 +82,7 @@ class HintPublisher:
         plain = json.dumps({"id": str(ending.instruction_id), "state": "SUCCESS"}).encode("ascii")
         body, kind = plain, HINT
         if ending.envelope is not None and ending.final_at is not None:
+            # It is JSON already, as PostgreSQL has it: into the object, and not made anew.
             date = ending.final_at.isoformat()
             more = f', "date_done": "{date}", "result": {ending.envelope}}}'
             body, kind = plain[:-1] + more.encode(), WORDS
