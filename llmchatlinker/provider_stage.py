@@ -11,15 +11,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import psycopg2
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from llmchatlinker import leases
 from llmchatlinker.after_commit import follow
-from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
+from llmchatlinker.db.together import IN_THE_WAY
 from llmchatlinker.envelope import failure, success
 from llmchatlinker.instructions import InstructionType
 from llmchatlinker.outcomes import commit_outcome
@@ -31,7 +30,6 @@ from llmchatlinker.turns import Aftermath
 from llmchatlinker.units.control import parse
 from llmchatlinker.units.handling import (
     Again,
-    Declined,
     Ended,
     HandedBack,
     Held,
@@ -63,12 +61,12 @@ def execute_with_provider(
 
 
 def _run(
-    straight: Callable[[Rows], tuple[Any, Aftermath] | None],
+    straight: Callable[[], tuple[Any, Aftermath] | None],
     general: Callable[[Session], tuple[Any, Aftermath]],
 ) -> tuple[Any, Aftermath]:
-    """The straight way in a transaction on the driver; where that is not open, the other in its own."""
-    with suppress(Declined, psycopg2.IntegrityError):
-        done = database().run_on_driver(straight)
+    """The straight way; where that is not open, the other in a transaction of its own."""
+    with suppress(*IN_THE_WAY):
+        done = straight()
         if done is not None:
             return done
     return database().run(general)
@@ -79,10 +77,8 @@ def _claim(
 ) -> tuple[bool, Any]:
     """The work, or None and whether the chain goes on."""
 
-    def straight(rows: Rows) -> tuple[Any, Aftermath] | None:
-        aftermath = Aftermath()
-        work = handler.claim_straight(rows, instruction_id, delivery, aftermath)
-        return None if work is None else (work, aftermath)
+    def straight() -> tuple[Any, Aftermath] | None:
+        return handler.claim_straight(instruction_id, delivery)
 
     def general(session: Session) -> tuple[Any, Aftermath]:
         aftermath = Aftermath()
@@ -116,11 +112,9 @@ def _settle(
 ) -> Again | bool:
     """Commit how the call ended; whether the chain goes on, or when it is to be claimed again."""
 
-    def straight(rows: Rows) -> tuple[Any, Aftermath] | None:
-        aftermath = Aftermath()
-        if not handler.settle_straight(rows, work, answer, spec.done, aftermath):
-            return None
-        return Ended({}), aftermath  # which is written already
+    def straight() -> tuple[Any, Aftermath] | None:
+        aftermath = handler.settle_straight(work, answer, spec.done)
+        return None if aftermath is None else (Ended({}), aftermath)  # which is written already
 
     def general(session: Session) -> tuple[Any, Aftermath]:
         aftermath = Aftermath()

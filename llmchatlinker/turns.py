@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,16 +38,20 @@ class Aftermath:
 
 
 #: The chat's lock orders this against a turn that is just finding out that it must wait.
-LOCK_CHAT = "SELECT FROM chats WHERE id = %(chat_id)s FOR NO KEY UPDATE"
+_LOCK_CHAT = "SELECT FROM chats WHERE id = ANY (CAST(%(chats)s AS int[])) FOR NO KEY UPDATE"
 
 #: Behind that, so that it sees what was committed while the lock was waited for.
 RELEASE = """
     UPDATE instructions SET state = 'decoded', wait_reason = NULL, published_at = now()
-     WHERE id = (SELECT id FROM instructions
-                  WHERE chat_id = %(chat_id)s AND turn IN ('queued', 'active')
-                  ORDER BY turn = 'active' DESC, seq LIMIT 1)
+     WHERE id = ANY (ARRAY(
+               SELECT next.id
+                 FROM unnest(CAST(%(chats)s AS int[])) AS chats (id)
+                CROSS JOIN LATERAL (
+                      SELECT id FROM instructions
+                       WHERE chat_id = chats.id AND turn IN ('queued', 'active')
+                       ORDER BY turn = 'active' DESC, seq LIMIT 1) AS next))
        AND turn = 'queued' AND state = 'waiting' AND wait_reason = 'turn'
-    RETURNING CAST(id AS text), type
+    RETURNING CAST(id AS text), type, chat_id
 """
 
 
@@ -57,12 +60,32 @@ def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, 
     if chat_id is None:
         return ()
     session.flush()
-    return released(driver.rows(session, {"chat_id": chat_id}, LOCK_CHAT, RELEASE))
-
-
-def released(rows: Iterable[Any]) -> tuple[Released, ...]:
-    """Rows of ids and types."""
+    rows = driver.rows(session, {"chats": [chat_id]}, _LOCK_CHAT, RELEASE)
     return tuple(Released(uuid.UUID(row[0]), row[1]) for row in rows)
+
+
+#: For several turns in one transaction: locks of them, and of their chats, what nobody else has locked,
+#: so that it waits for no row and is in nobody's way for long; nor does it wait for a limit's lock for
+#: longer than that. The ids that both were locked of are ``THEIRS`` from then on, for the statements
+#: that follow.
+LOCK_TURNS = """
+    SELECT set_config('llmchatlinker.turns', CAST(ARRAY(
+               SELECT id FROM instructions
+                WHERE id = ANY (CAST(CAST(%(ids)s AS text[]) AS uuid[]))
+                  FOR NO KEY UPDATE SKIP LOCKED) AS text), true),
+           set_config('lock_timeout', '300ms', true)
+"""
+THEIRS = "CAST(current_setting('llmchatlinker.turns') AS uuid[])"
+LOCK_THEIR_CHATS = """
+    SELECT set_config('llmchatlinker.turns', CAST(ARRAY(
+               SELECT i.id
+                 FROM (SELECT id FROM chats
+                        WHERE id = ANY (ARRAY(
+                                  SELECT chat_id FROM instructions WHERE id = ANY (/* theirs */)))
+                          FOR NO KEY UPDATE SKIP LOCKED) AS locked
+                 JOIN instructions i ON i.chat_id = locked.id
+                WHERE i.id = ANY (/* theirs */)) AS text), true)
+""".replace("/* theirs */", THEIRS)
 
 
 def stop_turns_of_chats(session: Session, chat_ids: Any) -> None:

@@ -39,8 +39,8 @@ class Transaction:
     def __call__(self, values: Mapping[str, Any], *statements: str) -> list[Any]:
         """See ``Rows``."""
         texts = [prepared(sql).ready(self._cursor, self._notes) for sql in statements]
-        self._cursor.execute(self._begin + ";".join(texts), values)
-        self._begin = ""
+        begin, self._begin = self._begin, ""  # where the statement fails, it has begun
+        self._cursor.execute(begin + ";".join(texts), values)
         return self._cursor.fetchall() if self._cursor.description else []
 
     def last(self, values: Mapping[str, Any], statement: str) -> None:

@@ -32,25 +32,25 @@ _APPEND = text(
     """
 )
 
-#: Rows whose numbers are given. Those that are stored already stay; a tail whose stream was deleted
-#: meanwhile, with its chat, is not stored again.
+#: Rows of one or several streams whose numbers are given. Those that are stored already stay; a tail
+#: whose stream was deleted meanwhile, with its chat, is not stored again.
 APPEND_ROWS = """
-    WITH had AS (
-        SELECT coalesce(max(last), 0) AS last FROM events
-         WHERE instruction_id = CAST(%(id)s AS uuid)
-    ), shown AS (
-        -- Where nothing was stored before the end, the end is the time.
-        UPDATE attempts SET first_delta_at = least(finished_at, clock_timestamp())
-         WHERE id = CAST(%(attempt)s AS bigint) AND first_delta_at IS NULL AND %(has_delta)s
-    )
     INSERT INTO events (instruction_id, first, last, attempt_id, events)
-    SELECT CAST(%(id)s AS uuid), n.first, n.last, CAST(%(attempt)s AS bigint),
-           CAST(n.events AS jsonb)
-      FROM unnest(CAST(%(firsts)s AS int[]), CAST(%(lasts)s AS int[]), CAST(%(texts)s AS text[]))
-               AS n (first, last, events),
-           had
-     WHERE n.first > had.last AND (had.last >= %(first)s - 1 OR n.first >= %(rest)s)
+    SELECT n.id, n.first, n.last, n.attempt, CAST(n.events AS jsonb)
+      FROM unnest(CAST(CAST(%(streams)s AS text[]) AS uuid[]), CAST(%(attempts)s AS bigint[]),
+                  CAST(%(firsts)s AS int[]), CAST(%(lasts)s AS int[]), CAST(%(tails)s AS int[]),
+                  CAST(%(rests)s AS int[]), CAST(%(texts)s AS text[]))
+               AS n (id, attempt, first, last, tail, rest, events)
+     CROSS JOIN LATERAL (
+           SELECT coalesce(max(last), 0) AS last FROM events WHERE instruction_id = n.id) AS had
+     WHERE n.first > had.last AND (had.last >= n.tail - 1 OR n.first >= n.rest)
     ON CONFLICT DO NOTHING
+"""
+
+#: Where nothing was stored before the end, the end is the time.
+_SHOWN = """
+    UPDATE attempts SET first_delta_at = least(finished_at, clock_timestamp())
+     WHERE id = CAST(%(attempt)s AS bigint) AND first_delta_at IS NULL AND %(has_delta)s
 """
 
 
@@ -75,28 +75,37 @@ def append_tail(
 
     Harmless when its transaction is run twice, or when the tail turns out to be stored already.
     """
-    values = tail_values(attempt_id, tail, more) | {"id": str(instruction_id)}
-    if values["firsts"]:
-        driver.rows(session, values, APPEND_ROWS)
+    rows = TailRows()
+    rows.add(instruction_id, attempt_id, tail, more)
+    if rows.values["firsts"]:
+        values = rows.values | {"attempt": attempt_id, "has_delta": has_delta(tail)}
+        driver.rows(session, values, _SHOWN, APPEND_ROWS)
     return tail.first, [*tail.events, *more]
 
 
-def tail_values(attempt_id: int | None, tail: Tail, more: list[Event]) -> dict[str, Any]:
-    """What storing the tail and ``more`` takes."""
-    rest = tail.first + len(tail.events)
-    rows: list[tuple[int, int, str]] = []
-    for first, run in (*_runs(tail), (rest, more)):
-        if run:
-            rows.append((first, first + len(run) - 1, as_json(run)))
-    return {
-        "attempt": attempt_id,
-        "has_delta": any(event["type"] == DELTA for event in tail.events),
-        "first": tail.first,
-        "rest": rest,
-        "firsts": [row[0] for row in rows],
-        "lasts": [row[1] for row in rows],
-        "texts": [row[2] for row in rows],
-    }
+class TailRows:
+    """What ``APPEND_ROWS`` takes: the tails of streams, and what comes behind them."""
+
+    def __init__(self) -> None:
+        names = ("streams", "attempts", "firsts", "lasts", "tails", "rests", "texts")
+        self.values: dict[str, list[Any]] = {name: [] for name in names}
+
+    def add(
+        self, instruction_id: UUID, attempt_id: int | None, tail: Tail, more: list[Event]
+    ) -> None:
+        """A stream's."""
+        rest = tail.first + len(tail.events)
+        for first, run in (*_runs(tail), (rest, more)):
+            if run:
+                last = first + len(run) - 1
+                row = (str(instruction_id), attempt_id, first, last, tail.first, rest, as_json(run))
+                for values, value in zip(self.values.values(), row, strict=True):
+                    values.append(value)
+
+
+def has_delta(tail: Tail) -> bool:
+    """Whether something that was said is in it."""
+    return any(event["type"] == DELTA for event in tail.events)
 
 
 def _runs(tail: Tail) -> Iterable[tuple[int, list[Event]]]:

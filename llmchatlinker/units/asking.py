@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -111,33 +112,51 @@ def by_regenerate(session: Session, chat: Chat, data: LLMResponseRegenerate) -> 
     )
 
 
-def history(rows: Rows, parent_id: int | None) -> list[Told]:
+def _history(told: Iterable[Told]) -> list[Told]:
     """What was said above a question, less what was never answered: no provider takes that."""
-    told: list[Told] = []
-    for message in told_up_to(rows, parent_id, HISTORY_LENGTH):
+    found: list[Told] = []
+    for message in told:
         if message.role == "user" or message.is_said:
-            told.append(message)
-        elif told and told[-1].id == message.parent_id:
-            told.pop()
-    return told
+            found.append(message)
+        elif found and found[-1].id == message.parent_id:
+            found.pop()
+    return found
 
 
-def request_of(rows: Rows, chat: Chat, asked: Asked, route: Route) -> ChatRequest:
-    """What the provider is sent: the question, and as much of what was said before as fits.
+def requests_of(
+    rows: Rows, turns: Sequence[tuple[Chat, Asked, Route]]
+) -> list[ChatRequest | InvalidData]:
+    """What the provider is sent for each turn: the question, and as much of what was said as fits.
 
-    Raises InvalidData for what this LLM can't be asked.
+    InvalidData for what this LLM can't be asked.
     """
+    told = told_up_to(rows, (asked.parent_id for _, asked, _ in turns), HISTORY_LENGTH)
+    ratios: dict[int, float] = {}
+    found: list[ChatRequest | InvalidData] = []
+    for chat, asked, route in turns:
+        if route.llm.settings.get("context_window") is not None and route.llm.id not in ratios:
+            ratios[route.llm.id] = ratio(ledger.counted(rows, route.provider, route.llm))
+        above = _history(told[asked.parent_id])
+        try:
+            found.append(_request(chat, asked, route, above, ratios.get(route.llm.id, 1.0)))
+        except InvalidData as error:
+            found.append(error)
+    return found
+
+
+def _request(
+    chat: Chat, asked: Asked, route: Route, above: Sequence[Told], ratio: float
+) -> ChatRequest:
     parameters = route.parameters | asked.parameters
-    window = route.llm.settings.get("context_window")
     max_tokens = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
     messages = conversation(
         chat.system_prompt,
-        history(rows, asked.parent_id),
+        above,
         asked.content,
-        window,
+        route.llm.settings.get("context_window"),
         max_tokens if isinstance(max_tokens, int) else None,
         tools=parameters.get("tools"),
-        ratio=1.0 if window is None else ratio(ledger.counted(rows, route.provider, route.llm)),
+        ratio=ratio,
     )
     request = ChatRequest(route.llm.llm_name, messages, parameters)
     wire(route.provider.kind).check(request)

@@ -15,8 +15,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db import driver
-from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import Attempt, Chat, Instruction, Message
+from llmchatlinker.db.together import Together
 from llmchatlinker.errors import (
     Cancelled,
     InDoubt,
@@ -30,8 +30,8 @@ from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming import store
 from llmchatlinker.streaming.events import Partial
 from llmchatlinker.turns import Aftermath
-from llmchatlinker.units import asking, estimating, ledger, limits, openings, routing, straight
-from llmchatlinker.units.asking import Asked, request_of
+from llmchatlinker.units import asking, estimating, ledger, limits, openings, routing
+from llmchatlinker.units.asking import Asked, requests_of
 from llmchatlinker.units.calling import Performed, Turn, call_provider
 from llmchatlinker.units.closing import Closing, conclude, release_after, stopped
 from llmchatlinker.units.context import estimated
@@ -39,9 +39,16 @@ from llmchatlinker.units.discovery import endpoint_of
 from llmchatlinker.units.handling import Again, Ended, GeneralWay, HandedBack, Held, Parked
 from llmchatlinker.units.ledger import Line
 from llmchatlinker.units.lookups import get_chat
-from llmchatlinker.units.openings import Standing
+from llmchatlinker.units.openings import Opening, Standing
 from llmchatlinker.units.routing import Route
+from llmchatlinker.units.straight_claim import Claim, Claimed
+from llmchatlinker.units.straight_claim import claim as claim_all
+from llmchatlinker.units.straight_settle import Settlement, settlement
+from llmchatlinker.units.straight_settle import settle as settle_all
 from llmchatlinker.units.turn_policies import busy, policy_of
+
+_claims: Together[Claim, Claimed] = Together(claim_all)
+_settlements: Together[Settlement, Aftermath] = Together(settle_all)
 
 
 class _Generation(GeneralWay):
@@ -52,13 +59,10 @@ class _Generation(GeneralWay):
 
     # --- the straight way ------------------------------------------------------------------------
 
-    def settle_straight(
-        self, rows: Rows, work: Turn, answer: Any, done: str, aftermath: Aftermath
-    ) -> bool:
-        """See ``straight.py``."""
-        if not isinstance(answer, Performed):
-            return False
-        return straight.settle(rows, work, answer, done, aftermath)
+    def settle_straight(self, work: Turn, answer: Any, done: str) -> Aftermath | None:
+        """See ``straight_settle.py``."""
+        found = settlement(work, answer, done)
+        return None if found is None else _settlements.do(found)
 
     # --- claim ----------------------------------------------------------------------------------
 
@@ -166,9 +170,8 @@ class _Generation(GeneralWay):
             attempt_id = mine.id
             after = store.last_number(session, instruction.id)
         elif answer is None:
-            rows = driver.within(session)
-            opened = openings.open_turn(rows, instruction.id, chat, asked, route, worker, estimate)
-            assert opened is not None  # the limits were looked at
+            opening = Opening(instruction.id, chat, asked, route, worker, estimate)
+            opened = openings.open_turns(driver.within(session), [opening])[instruction.id]
             attempt_id, after = opened.attempt_id, len(opened.events)
             aftermath.events.append((instruction.id, 1, opened.events))
         else:
@@ -210,12 +213,12 @@ class _Generation(GeneralWay):
                 return route
             if refused is not None and not lines:
                 route = replace(route, reason=refused.code)
-            try:
-                return route, request_of(driver.within(session), chat, asked, route)
-            except InvalidData as error:
-                if mine is not None or route.next_llm_id is None:
-                    raise
-                refused, instruction.llm_id = error, route.next_llm_id
+            (request,) = requests_of(driver.within(session), [(chat, asked, route)])
+            if isinstance(request, ChatRequest):
+                return route, request
+            if mine is not None or route.next_llm_id is None:
+                raise request
+            refused, instruction.llm_id = request, route.next_llm_id
 
     # --- perform --------------------------------------------------------------------------------
 
@@ -241,7 +244,8 @@ class _Generation(GeneralWay):
         price, usage = work.route.price, estimating.usage_of(session, work, done)
         if not ledger.close(session, work.attempt_id, done.error, usage, price):
             return None  # taken over: whoever has done that goes on from there
-        limits.release(driver.within(session), work.route, work.user_id, aftermath)
+        found = limits.limits_of(work.route.provider, work.route.llm, work.user_id)
+        limits.release(driver.within(session), found, aftermath)
         if handed_back and not _was_shown(done):
             return HandedBack()
         # What was shown already is never generated again: it becomes the answer.
@@ -273,11 +277,9 @@ class _Generation(GeneralWay):
 class Generate(_Generation):
     """LLM_RESPONSE_GENERATE."""
 
-    def claim_straight(
-        self, rows: Rows, instruction_id: UUID, worker: str, aftermath: Aftermath
-    ) -> Turn | None:
-        """See ``straight.py``."""
-        return straight.claim(rows, instruction_id, worker, aftermath)
+    def claim_straight(self, instruction_id: UUID, worker: str) -> Claimed | None:
+        """See ``straight_claim.py``."""
+        return _claims.do(Claim(instruction_id, worker))
 
     def _asked(self, session: Session, chat: Chat, data: Any, question: Message | None) -> Asked:
         parent_id = asking.parent_of(session, chat, data, question)

@@ -69,10 +69,6 @@ class Ended:
     message: str | None = None
 
 
-class Declined(Exception):
-    """The straight way turned out not to be open after something was written: begin anew, without it."""
-
-
 class ProviderHandler(Protocol):
     """A handler whose work is a call of a provider.
 
@@ -80,20 +76,16 @@ class ProviderHandler(Protocol):
     locked; ``perform`` runs in none. A claim that raises leaves nothing behind. Each may be run
     again when the connection broke, so it finds out for itself what an earlier run has committed.
 
-    ``claim_straight`` and ``settle_straight`` are the same for where nothing is out of the ordinary, in
-    few statements on the driver; the row is not locked before. Where they say no, nothing is written; or
-    they raise Declined.
+    ``claim_straight`` and ``settle_straight`` are the same for where nothing is out of the ordinary, for
+    whatever comes at the same moment together; the row is not locked before. Where they say no, nothing
+    is written.
     """
 
-    def claim_straight(
-        self, rows: Rows, instruction_id: UUID, worker: str, aftermath: Aftermath
-    ) -> Any | None:
-        """What the work needs; None: claim it."""
+    def claim_straight(self, instruction_id: UUID, worker: str) -> tuple[Any, Aftermath] | None:
+        """Commit that the call is about to be made, and return what it needs; None: claim it."""
 
-    def settle_straight(
-        self, rows: Rows, work: Any, answer: Any, done: str, aftermath: Aftermath
-    ) -> bool:
-        """Commit the answer and the outcome, which says ``done``; False: settle it."""
+    def settle_straight(self, work: Any, answer: Any, done: str) -> Aftermath | None:
+        """Commit the answer and the outcome, which says ``done``; None: settle it."""
 
     def claim(
         self,
@@ -126,14 +118,10 @@ class ProviderHandler(Protocol):
 class GeneralWay:
     """Of handlers whose work is too rare for a straight way."""
 
-    def claim_straight(
-        self, rows: Rows, instruction_id: UUID, worker: str, aftermath: Aftermath
-    ) -> Any | None:
+    def claim_straight(self, instruction_id: UUID, worker: str) -> tuple[Any, Aftermath] | None:
         """None: claim it."""
         return None
 
-    def settle_straight(
-        self, rows: Rows, work: Any, answer: Any, done: str, aftermath: Aftermath
-    ) -> bool:
-        """False: settle it."""
-        return False
+    def settle_straight(self, work: Any, answer: Any, done: str) -> Aftermath | None:
+        """None: settle it."""
+        return None

@@ -15,11 +15,7 @@ below the limit not every call counts: there may be hundreds to count.
 
 from __future__ import annotations
 
-import json
-import os
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -29,7 +25,6 @@ from sqlalchemy.orm import Session
 from llmchatlinker.db import driver
 from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.models import LLM, Instruction, Provider
-from llmchatlinker.db.sessions import Database, database
 from llmchatlinker.settings import get_settings
 from llmchatlinker.turns import Aftermath, Released
 from llmchatlinker.units.handling import Parked
@@ -39,12 +34,11 @@ from llmchatlinker.units.routing import Route
 BATCH = 500
 #: Reasons to wait that count calls of the last minute, and not those under way.
 RATES = ("rate", "llm_rate", "user_rate")
+#: All of them, in the order in which everybody takes their locks.
+REASONS = ("user", "user_rate", "provider", "rate", "llm", "llm_rate")
 #: Calls that may be opened at the same moment without a limit's lock: at least, and at most, since each
 #: holds a connection. In between it is a share of the limit, near which calls are opened one by one.
 STRIPES, MOST_STRIPES, STRIPE_SHARE = 4, 64, 8
-
-#: Limits whose last count a process remembers.
-REMEMBERED = 10_000
 
 _LOCK = "SELECT pg_advisory_xact_lock{shared}(hashtextextended(%(key)s, 0))"
 
@@ -135,11 +129,21 @@ class Limit:
         return min(max(self.most // STRIPE_SHARE, STRIPES), MOST_STRIPES)
 
     @property
+    def key(self) -> str:
+        """The name of its lock."""
+        return f"llmchatlinker {self.reason} {self.provider_id} {self.llm_id} {self.user_id}"
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Its place in the order in which everybody takes these locks."""
+        ids = (self.provider_id or 0, self.llm_id or 0, self.user_id or 0)
+        return (REASONS.index(self.reason), *ids)
+
+    @property
     def values(self) -> dict[str, Any]:
         """What the statements about it take."""
         ids = {"provider_id": self.provider_id, "llm_id": self.llm_id, "user_id": self.user_id}
-        key = f"llmchatlinker {self.reason} {self.provider_id} {self.llm_id} {self.user_id}"
-        return ids | {"reason": self.reason, "most": self.most, "key": key}
+        return ids | {"reason": self.reason, "most": self.most, "key": self.key}
 
     def statement(self) -> str:
         """What counts, to be run behind the lock."""
@@ -162,8 +166,8 @@ class Limit:
         return [Released(UUID(row[0]), row[1]) for row in rows(values, statement)]
 
 
-def _limits(provider: Provider, llm: LLM, user_id: int | None) -> Iterator[Limit]:
-    """Those that are set, in the order in which all take their locks."""
+def limits_of(provider: Provider, llm: LLM, user_id: int | None) -> Iterator[Limit]:
+    """Those that are set, in the order of ``place``."""
     if user_id is not None:
         for reason, name in (
             ("user", "user_concurrency"),
@@ -194,7 +198,7 @@ def admit(
 ) -> Parked | None:
     """None where the call may be made now; otherwise what it waits for."""
     rows = driver.within(session)
-    for limit in _limits(route.provider, route.llm, user_id):
+    for limit in limits_of(route.provider, route.llm, user_id):
         room, somebody_waits, seconds = limit.look(rows)
         if room > 0 and somebody_waits and instruction.not_before is None:
             released = limit.let_go(rows, room)
@@ -207,128 +211,9 @@ def admit(
     return None
 
 
-#: Of a call that is to be opened without having a limit alone, and of one that ends: shares them all.
-SHARE = """
-    SELECT pg_advisory_xact_lock_shared(hashtextextended(key, 0))
-      FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb)) AS limits (key text)
-"""
-
-#: Behind ``SHARE``: the call's stripe of each.
-STRIPE = """
-    SELECT pg_advisory_xact_lock(
-               hashtextextended(key || ' ' || CAST(%(seq)s AS bigint) %% stripes, 0))
-      FROM jsonb_to_recordset(CAST(%(limits)s AS jsonb)) AS limits (key text, stripes int)
-"""
-
-#: Behind ``STRIPE``, and in a statement of its own, which sees what was committed until then: how many
-#: calls count for each limit. None where a count of before shows that there is room: since the call that
-#: was ``newest`` then, no more can have begun than the ledger has got ids, but for those that neither
-#: this look nor that one has seen.
-COUNTED = """
-    newest AS (
-        SELECT coalesce(max(id), 0) AS id FROM attempts
-    ), counted AS (
-        SELECT limits.*,
-               CASE WHEN newest.id >= newest_known
-                         AND most >= 2 * stripes + calls_known + newest.id - newest_known THEN NULL
-                    WHEN user_id IS NOT NULL THEN (
-                        SELECT count(*) FROM attempts a
-                         WHERE a.status = 'started' AND a.user_id = limits.user_id
-                           AND (limits.provider_id IS NULL OR a.provider_id = limits.provider_id))
-                    ELSE (
-                        SELECT count(*) FROM attempts a
-                         WHERE a.status = 'started' AND a.provider_id = limits.provider_id
-                           AND (limits.llm_id IS NULL OR a.llm_id = limits.llm_id))
-               END AS calls
-          FROM newest, jsonb_to_recordset(CAST(%(limits)s AS jsonb))
-                    AS limits (key text, reason text, most int, stripes int, provider_id int,
-                               llm_id int, user_id int, calls_known bigint, newest_known bigint)
-    )
-"""
-
-#: Of those: a limit that has no room for sure, or for which somebody waits.
-FULL = f"""
-    SELECT FROM counted
-     WHERE most < stripes + calls
-        OR EXISTS (
-               SELECT FROM instructions i
-                WHERE {HAS_A_TIME} AND i.state = 'waiting'
-                  AND i.wait_reason = counted.reason
-                  AND i.provider_id IS NOT DISTINCT FROM counted.provider_id
-                  AND (counted.llm_id IS NULL OR i.llm_id = counted.llm_id)
-                  AND (counted.user_id IS NULL OR i.user_ids[1] = counted.user_id))
-"""
-
-#: What ``note_counted`` takes.
-COUNTS = """
-    (SELECT jsonb_object_agg(key, calls) FROM counted WHERE calls IS NOT NULL),
-    (SELECT id FROM newest)
-"""
-
-
-class _Counts:
-    """What this process has counted last, by the limits' keys: calls, and the newest one of all."""
-
-    def __init__(self) -> None:
-        self._of: Database | None = None
-        self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def known(self, key: str) -> dict[str, int]:
-        """As ``COUNTED`` takes them; nothing, where nothing is known."""
-        with self._lock:
-            found = self._known.get(key) if self._of is database() else None
-        return {} if found is None else {"calls_known": found[0], "newest_known": found[1]}
-
-    def note(self, calls: Mapping[str, int], newest: int) -> None:
-        """So many were counted, and that was the newest call in the ledger."""
-        with self._lock:
-            if self._of is not database():
-                self._of = database()
-                self._known.clear()
-            for key, number in calls.items():
-                self._known[key] = number, newest
-                self._known.move_to_end(key)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-
-
-_counts = _Counts()
-
-
-def _after_fork() -> None:
-    global _counts
-    _counts = _Counts()  # a thread of the parent may have had its lock
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def note_counted(calls: Mapping[str, int] | None, newest: int) -> None:
-    """Remember what ``COUNTS`` has found."""
-    if calls:
-        _counts.note(calls, newest)
-
-
-def to_share(route: Route, user_id: int | None, *, ended: bool = False) -> str | None:
-    """The limits as ``SHARE``, ``STRIPE`` and ``COUNTED`` take them; None where one must be had alone.
-
-    ``ended``: those on which the end of a call has a bearing.
-    """
-    found = list(_limits(route.provider, route.llm, user_id))
-    if ended:
-        found = [limit for limit in found if limit.reason not in RATES]
-    elif any(limit.reason in RATES or limit.most < 2 * STRIPES for limit in found):
-        return None
-    values = [limit.values | {"stripes": limit.stripes} for limit in found]
-    if not ended:
-        values = [item | _counts.known(item["key"]) for item in values]
-    return json.dumps(values)
-
-
-def release(rows: Rows, route: Route, user_id: int | None, aftermath: Aftermath) -> None:
-    """A call has ended: let those go on that have waited for its place."""
-    for limit in _limits(route.provider, route.llm, user_id):
+def release(rows: Rows, limits: Iterable[Limit], aftermath: Aftermath) -> None:
+    """Calls that count for these limits have ended: let those go on that waited for their places."""
+    for limit in limits:
         if limit.reason not in RATES:
             let_those_go_on(rows, limit, aftermath)
 

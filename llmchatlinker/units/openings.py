@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,66 +18,87 @@ from llmchatlinker.leases import lease_end
 from llmchatlinker.settings import get_settings
 from llmchatlinker.streaming.events import CREATED, FALLBACK
 from llmchatlinker.units.asking import Asked
-from llmchatlinker.units.limits import COUNTED, COUNTS, FULL, SHARE, STRIPE, note_counted
 from llmchatlinker.units.routing import Route
+from llmchatlinker.units.sharing import COUNTED, COUNTS, FULL, SHARE, STRIPE, Shared, note_counted
 
-#: One statement: the question, unless there is one, the answer to come, the chat that ends with it
-#: now, the turn's place, the line in the ledger, and the stream's first events. The answer is made
-#: *from* the question, so that its id is the larger one. Nothing of it, and no row, where one of
-#: ``limits`` may be full.
+#: One statement for any number of turns: the questions, unless there is one, the answers to come, the
+#: chats that end with them now, the turns' places, the lines in the ledger, and the streams' first
+#: events. Answers are made *from* questions, so that their ids are the larger ones. Nothing of a turn,
+#: and no row, where one of its ``limits`` may be full.
 _OPEN = (
     """
-    WITH /* counted */, room AS (
-        SELECT WHERE NOT EXISTS (/* full */)
+    WITH turns AS (
+        SELECT *
+          FROM jsonb_to_recordset(CAST(%(turns)s AS jsonb))
+                 AS t (id uuid, chat_id int, parent_id bigint, user_id int, content text, parts jsonb,
+                       question_id bigint, llm_id int, llm_name text, provider_id int,
+                       provider_name text, worker text, estimate int, previous bigint, limits jsonb,
+                       created jsonb, more jsonb)
+    ), /* counted */, room AS (
+        SELECT * FROM turns
+         WHERE NOT EXISTS (SELECT FROM (/* full */) AS full_ones WHERE turns.limits ? key)
     ), question AS (
         INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, parts)
-        SELECT %(chat_id)s, %(parent_id)s, %(user_id)s, CAST(%(id)s AS uuid), 'user', %(content)s,
-               CAST(%(parts)s AS jsonb)
-          FROM room
-         WHERE CAST(%(question_id)s AS bigint) IS NULL
-        RETURNING id
+        SELECT chat_id, parent_id, user_id, id, 'user', content, parts
+          FROM room WHERE question_id IS NULL
+        RETURNING id, instruction_id
     ), asked AS (
-        SELECT id FROM question
-        UNION ALL
-        SELECT CAST(%(question_id)s AS bigint) FROM room
-         WHERE CAST(%(question_id)s AS bigint) IS NOT NULL
+        SELECT room.*, coalesce(question_id, question.id) AS asked_id
+          FROM room LEFT JOIN question ON question.instruction_id = room.id
     ), answer AS (
         INSERT INTO messages (chat_id, parent_id, user_id, instruction_id, role, content, status,
                               llm_id, llm_name)
-        SELECT %(chat_id)s, asked.id, %(user_id)s, CAST(%(id)s AS uuid), 'assistant', '',
-               'generating', %(llm_id)s, %(llm_name)s
+        SELECT chat_id, asked_id, user_id, id, 'assistant', '', 'generating', llm_id, llm_name
           FROM asked
-        RETURNING id, parent_id
+        RETURNING id, parent_id, chat_id, instruction_id
     ), line AS (
         INSERT INTO attempts (instruction_id, number, user_id, llm_id, provider_id, provider_name,
                               llm_name, worker, estimated_tokens, started_at, lease_until)
-        SELECT CAST(%(id)s AS uuid), 1, %(user_id)s, %(llm_id)s, %(provider_id)s,
-               %(provider_name)s, %(llm_name)s, %(worker)s, %(estimate)s,
+        SELECT asked.id, 1, user_id, llm_id, provider_id, provider_name, llm_name, worker, estimate,
                clock_timestamp(),  -- and not when the wait for the locks began
                clock_timestamp() + make_interval(secs => %(lease)s)
-          FROM answer
-        RETURNING id
+          FROM asked
+        RETURNING id, instruction_id
     ), chat AS (
-        UPDATE chats SET active_message_id = answer.id, updated_at = now() FROM answer
-         WHERE chats.id = %(chat_id)s
+        UPDATE chats SET active_message_id = answer.id, updated_at = now()
+          FROM answer
+         WHERE chats.id = answer.chat_id
     ), place AS (
         UPDATE instructions
-           SET turn = 'active', previous_message_id = %(previous)s, not_before = NULL
-          FROM answer
-         WHERE instructions.id = CAST(%(id)s AS uuid)
+           SET turn = 'active', previous_message_id = room.previous, not_before = NULL
+          FROM room
+         WHERE instructions.id = room.id
     ), told AS (
         INSERT INTO events (instruction_id, first, last, attempt_id, events)
-        SELECT CAST(%(id)s AS uuid), 1, 1 + jsonb_array_length(CAST(%(more)s AS jsonb)), line.id,
-               jsonb_build_array(CAST(%(created)s AS jsonb) || jsonb_build_object(
-                   'message_id', answer.id, 'parent_message_id', answer.parent_id))
-               || CAST(%(more)s AS jsonb)
-          FROM answer, line
+        SELECT room.id, 1, 1 + jsonb_array_length(more), line.id,
+               jsonb_build_array(created || jsonb_build_object(
+                   'message_id', answer.id, 'parent_message_id', answer.parent_id)) || more
+          FROM room
+          JOIN answer ON answer.instruction_id = room.id
+          JOIN line ON line.instruction_id = room.id
     )
-    SELECT answer.id, answer.parent_id, line.id, /* counts */ FROM answer, line
+    SELECT CAST(answer.instruction_id AS text), answer.id, answer.parent_id, line.id, /* counts */
+      FROM answer JOIN line ON line.instruction_id = answer.instruction_id
 """.replace("/* counted */", COUNTED)
     .replace("/* full */", FULL)
     .replace("/* counts */", COUNTS)
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A turn that is to be opened: who asks what, where and of whom.
+
+    ``limits``: the keys of those that it does not have alone.
+    """
+
+    instruction_id: UUID
+    chat: Chat
+    asked: Asked
+    route: Route
+    worker: str
+    estimate: int
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,60 +161,67 @@ def answer_of(session: Session, instruction: Instruction) -> Message:
     return answer
 
 
-def open_turn(
-    rows: Rows,
-    instruction_id: UUID,
-    chat: Chat,
-    asked: Asked,
-    route: Route,
-    worker: str,
-    estimate: int,
-    *,
-    shared: str | None = None,
-    seq: int = 0,
-) -> Opened | None:
-    """The turn's first attempt; its events are stored.
+def open_turns(
+    rows: Rows, openings: Sequence[Opening], shared: Shared | None = None
+) -> dict[UUID, Opened]:
+    """The turns' first attempts, by their instructions; their events are stored.
 
-    ``shared``: the limits that the turn does not have alone (``limits.to_share``), with the turn's
-    place in the order of submission; None is returned where one of them may be full.
+    ``shared``: the limits that they don't have alone. What may be beyond one of them is not opened.
     """
-    created = {
-        "type": CREATED,
-        "chat_id": chat.id,
-        "llm_id": route.llm.id,
-        "llm_name": route.llm.llm_name,
-        "provider_name": route.provider.name,
+    created = {opening.instruction_id: _created(opening) for opening in openings}
+    more = {
+        opening.instruction_id: []
+        if opening.route.instead_of is None
+        else [_fallback(opening.route)]
+        for opening in openings
     }
-    more = [] if route.instead_of is None else [_fallback(route)]
+    turns = [
+        {
+            "id": str(opening.instruction_id),
+            "chat_id": opening.chat.id,
+            "parent_id": opening.asked.parent_id,
+            "user_id": opening.asked.user_id,
+            "content": opening.asked.text,
+            "parts": opening.asked.parts,
+            "question_id": opening.asked.question_id,
+            "llm_id": opening.route.llm.id,
+            "llm_name": opening.route.llm.llm_name,
+            "provider_id": opening.route.provider.id,
+            "provider_name": opening.route.provider.name,
+            "worker": opening.worker,
+            "estimate": opening.estimate,
+            "previous": opening.chat.active_message_id,
+            "limits": opening.limits,
+            "created": created[opening.instruction_id],
+            "more": more[opening.instruction_id],
+        }
+        for opening in openings
+    ]
     values = {
-        "id": str(instruction_id),
-        "chat_id": chat.id,
-        "parent_id": asked.parent_id,
-        "user_id": asked.user_id,
-        "content": asked.text,
-        "parts": None if asked.parts is None else json.dumps(asked.parts, ensure_ascii=False),
-        "question_id": asked.question_id,
-        "llm_id": route.llm.id,
-        "llm_name": route.llm.llm_name,
-        "provider_id": route.provider.id,
-        "provider_name": route.provider.name,
-        "worker": worker,
-        "estimate": estimate,
+        "turns": json.dumps(turns, ensure_ascii=False),
         "lease": get_settings().lease,
-        "previous": chat.active_message_id,
-        "created": json.dumps(created),
-        "more": json.dumps(more),
-        "limits": shared or "[]",
-        "seq": seq,
+        "limits": "[]",
     }
     locks = () if shared is None else (SHARE, STRIPE)
-    found = rows(values, *locks, _OPEN)
-    if not found:
-        return None
-    message_id, parent_id, attempt_id, *counts = found[0]
-    note_counted(*counts)
-    ids = {"message_id": message_id, "parent_message_id": parent_id}
-    return Opened(attempt_id, [created | ids, *more])
+    found = rows(values | ({} if shared is None else shared.values), *locks, _OPEN)
+    opened: dict[UUID, Opened] = {}
+    for text, message_id, parent_id, attempt_id, *counts in found:
+        note_counted(*counts)
+        instruction_id = UUID(text)
+        ids = {"message_id": message_id, "parent_message_id": parent_id}
+        events = [created[instruction_id] | ids, *more[instruction_id]]
+        opened[instruction_id] = Opened(attempt_id, events)
+    return opened
+
+
+def _created(opening: Opening) -> dict[str, Any]:
+    return {
+        "type": CREATED,
+        "chat_id": opening.chat.id,
+        "llm_id": opening.route.llm.id,
+        "llm_name": opening.route.llm.llm_name,
+        "provider_name": opening.route.provider.name,
+    }
 
 
 def open_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,26 +63,32 @@ class Told:
 #: the table was small would otherwise join, and read all of it for each.
 _TOLD = """
     WITH RECURSIVE climb AS (
-        SELECT id, parent_id, role, content, parts, erased, hidden, status, tool_calls, 1 AS height
-          FROM messages WHERE id = %(id)s
+        SELECT top.id AS top, m.id, m.parent_id, m.role, m.content, m.parts, m.erased, m.hidden,
+               m.status, m.tool_calls, 1 AS height
+          FROM unnest(CAST(%(ids)s AS bigint[])) AS top (id)
+         CROSS JOIN LATERAL (SELECT * FROM messages WHERE id = top.id OFFSET 0) m
         UNION ALL
-        SELECT m.id, m.parent_id, m.role, m.content, m.parts, m.erased, m.hidden, m.status,
-               m.tool_calls, climb.height + 1
+        SELECT climb.top, m.id, m.parent_id, m.role, m.content, m.parts, m.erased, m.hidden,
+               m.status, m.tool_calls, climb.height + 1
           FROM climb
          CROSS JOIN LATERAL (SELECT * FROM messages WHERE id = climb.parent_id OFFSET 0) m
          WHERE climb.height < %(limit)s
     )
-    SELECT id, parent_id, role, content, parts, erased, hidden, status, tool_calls
+    SELECT top, id, parent_id, role, content, parts, erased, hidden, status, tool_calls
       FROM climb ORDER BY height DESC
 """
 
 
-def told_up_to(rows: Rows, message_id: int | None, limit: int) -> list[Told]:
-    """The same as ``path_to``, of each message what a provider is told."""
-    if message_id is None:
-        return []
-    values = {"id": message_id, "limit": limit}
-    return [Told(*row) for row in rows(values, _TOLD)]
+def told_up_to(
+    rows: Rows, message_ids: Iterable[int | None], limit: int
+) -> dict[int | None, list[Told]]:
+    """The same as ``path_to`` for several messages, of each message what a provider is told."""
+    ids = {message_id for message_id in message_ids if message_id is not None}
+    told: dict[int | None, list[Told]] = {message_id: [] for message_id in (None, *ids)}
+    if ids:
+        for top, *of_message in rows({"ids": list(ids), "limit": limit}, _TOLD):
+            told[top].append(Told(*of_message))
+    return told
 
 
 def newest_answer(session: Session, question_id: int) -> Message | None:

@@ -88,6 +88,19 @@ def test_a_constraint_that_is_broken_takes_everything_back_and_the_connection_st
     assert pid(database) == before
 
 
+def test_the_connection_stays_where_the_first_statement_breaks_a_constraint(
+    database: Database,
+) -> None:
+    database.statement(INSERT, {"name": "ada"})
+    before = pid(database)
+
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        database.run_on_driver(lambda rows: rows({"name": "ada"}, INSERT))
+
+    assert users(database) == 1
+    assert pid(database) == before
+
+
 def test_a_process_that_is_told_to_stop_in_one_leaves_none_open(database: Database) -> None:
     before = pid(database)
 

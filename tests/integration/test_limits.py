@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.client import LLMChatLinkerClient
 from llmchatlinker.db import driver
-from llmchatlinker.units import limits
+from llmchatlinker.units import limits, sharing
 from tests.fixtures.configuration import Configure
 from tests.fixtures.scenes import Scene
 from tests.fixtures.threads import at_once, eventually
@@ -137,7 +137,7 @@ def test_calls_are_counted_where_what_is_known_leaves_no_room(
             provider_id=of_provider if of == "provider" else None,
         )
         values = limit.values | {"stripes": 12} | known
-        asked = f"WITH {limits.COUNTED} SELECT calls, {limits.COUNTS} FROM counted"
+        asked = f"WITH {sharing.COUNTED} SELECT calls, {sharing.COUNTS} FROM counted"
         found = driver.rows(session, {"limits": json.dumps([values])}, asked)
 
     calls = UNDER_WAY if counted else None
