@@ -89,10 +89,10 @@ def decode(instruction_id: uuid.UUID) -> bool:
             if isinstance(spec.handler, Reader):
                 just_decoded.remember(str(instruction_id), type_name, raw, float(left))
             return True
-        plain = straight.decoded(data)
-        if plain is not None:
-            values = _as_values(plain, None)
-        elif looks_up(data):
+        id = {"id": str(instruction_id)}
+        if straight.decode(data, lambda resolved: _as_values(resolved, None) | id):
+            return True
+        if looks_up(data):
             values, aftermath = database().run(lambda s: _resolved(s, instruction_id, data))
             follow(aftermath)
         else:
@@ -101,7 +101,7 @@ def decode(instruction_id: uuid.UUID) -> bool:
         return closed.goes_on
     except Exception as error:
         return failed(instruction_id, "decode", error)
-    database().statement(_DECODED, values | {"id": str(instruction_id)}, prepare=True)
+    database().statement(_DECODED, values | id, prepare=True)
     return True
 
 

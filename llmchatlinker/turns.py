@@ -67,13 +67,14 @@ def release_next_turn(session: Session, chat_id: int | None) -> tuple[Released, 
 #: For several turns in one transaction: locks of them, and of their chats, what nobody else has locked,
 #: so that it waits for no row and is in nobody's way for long; nor does it wait for a limit's lock for
 #: longer than that. The ids that both were locked of are ``THEIRS`` from then on, for the statements
-#: that follow.
+#: that follow. All of those go by keys; but PostgreSQL takes a list in JSON for a hundred rows, and for
+#: these reads a table of some hundred pages as a whole, unless told not to when it makes its plan.
 LOCK_TURNS = """
     SELECT set_config('llmchatlinker.turns', CAST(ARRAY(
                SELECT id FROM instructions
                 WHERE id = ANY (CAST(CAST(%(ids)s AS text[]) AS uuid[]))
                   FOR NO KEY UPDATE SKIP LOCKED) AS text), true),
-           set_config('lock_timeout', '300ms', true)
+           set_config('lock_timeout', '300ms', true), set_config('enable_seqscan', 'off', true)
 """
 THEIRS = "CAST(current_setting('llmchatlinker.turns') AS uuid[])"
 LOCK_THEIR_CHATS = """

@@ -5,27 +5,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from llmchatlinker.db.sessions import database
 from llmchatlinker.instruction_data.fields import Data
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate
 from llmchatlinker.units.turn_policies import policy_of
 
-#: Whether the LLM is there, and of the provider that is named beside it; and the chat's policy.
-_GLANCE = """
-    SELECT EXISTS (SELECT FROM llms WHERE id = %(llm_id)s
-                      AND provider_id = coalesce(%(provider_id)s, provider_id)),
-           (SELECT turn_policy FROM chats WHERE id = %(chat_id)s)
+#: As ``stages.decode`` writes what it has resolved, where there is nothing to resolve: the LLM is there,
+#: and of the provider that is named beside it, and the chat's policy is to wait.
+_DECODED = """
+    UPDATE instructions
+       SET data = %(data)s, user_ids = %(user_ids)s, chat_id = %(chat_id)s, state = 'decoded',
+           decoded_at = now(), published_at = now()
+     WHERE id = %(id)s AND state = 'submitted'
+       AND EXISTS (SELECT FROM llms
+                    WHERE id = CAST(%(llm_id)s AS int)
+                      AND provider_id = coalesce(CAST(%(provider_id)s AS int), provider_id))
+       AND (CAST(%(policy)s AS text) = 'enqueue'
+            OR coalesce((SELECT turn_policy FROM chats WHERE id = %(chat_id)s),
+                        CAST(%(otherwise)s AS text)) = 'enqueue')
+    RETURNING set_config('synchronous_commit', 'off', true)
 """
 
 
-def decoded(data: Data) -> Data | None:
-    """What decoding makes of a turn that names ids only and waits for its chat; None: look closer."""
+def decode(data: Data, values_of: Callable[[Data], Mapping[str, Any]]) -> bool:
+    """Decode a turn that names ids only and waits for its chat; False: look closer, nothing is written.
+
+    ``values_of``: what is written of data that is resolved, the instruction's id included.
+    """
     if not isinstance(data, LLMResponseGenerate) or data.llm_id is None or data.fallbacks:
-        return None
+        return False
     if data.provider_name is not None or data.llm_name is not None:
-        return None
-    ids = {"llm_id": data.llm_id, "provider_id": data.provider_id, "chat_id": data.chat_id}
-    is_there, policy = database().statement(_GLANCE, ids, prepare=True)[0]
-    if not is_there or policy_of(data, policy) != "enqueue":
-        return None
-    return data.model_copy(update={"provider_id": None})
+        return False
+    if data.turn_policy not in (None, "enqueue"):
+        return False
+    more = {
+        "llm_id": data.llm_id,
+        "provider_id": data.provider_id,
+        "policy": data.turn_policy,
+        "otherwise": policy_of(data, None),
+    }
+    values = values_of(data.model_copy(update={"provider_id": None}))
+    return bool(database().statement(_DECODED, {**values, **more}, prepare=True))
