@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,14 +23,24 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from llmchatlinker import load, orchestrator, retention, stages, sweeper
+from llmchatlinker.db.driver import Transaction
 from llmchatlinker.db.sessions import database
 from llmchatlinker.ids import new_instruction_id
 from llmchatlinker.instructions import USER_GET
+from llmchatlinker.providers.base import ChatAnswer, Usage
 from llmchatlinker.results.reading import read
 from llmchatlinker.settings import PREFIX
 from llmchatlinker.streaming.compaction import compact
+from llmchatlinker.streaming.events import DELTA
+from llmchatlinker.streaming.tail import Tail
 from llmchatlinker.topology import QUEUE_NAMES
+from llmchatlinker.units import straight_claim, straight_settle
+from llmchatlinker.units.calling import Performed
+from llmchatlinker.units.context import HISTORY_LENGTH
 from llmchatlinker.units.due import release_due
+from llmchatlinker.units.straight_claim import Claim
+from llmchatlinker.units.straight_settle import settlement
+from llmchatlinker.units.tree import told_up_to
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Tables that grow with use, and are never to be read as a whole.
@@ -124,12 +135,17 @@ def _functions() -> dict[str, Callable[[], object]]:
 
         return run
 
+    def turn() -> None:
+        with suppress(_Undone):
+            database().run_on_driver(_turn)
+
     ready = dict.fromkeys(QUEUE_NAMES, 0)
     found: dict[str, Callable[[], object]] = {
         "submit": submit,
         "decode": lambda: stages.decode(ids[0]),
         "execute": lambda: stages.execute(ids[0], USER_GET, "bench"),
         "store": lambda: stages.store(ids[0]),
+        "a turn's claim and end": turn,
         f"a look for {WAITING} results": lambda: read([str(ids[0])] * WAITING),
         "count of what is open": load._look,
         "sweeper: deadlines": rolled_back(sweeper._late),
@@ -144,6 +160,47 @@ def _functions() -> dict[str, Callable[[], object]]:
             partial(retention.delete_batch, statement=kind.statement, keep=1e9)
         )
     return found
+
+
+class _Undone(Exception):
+    """Nothing of it is to stay."""
+
+
+_SCENE = """
+    WITH provider AS (
+        INSERT INTO providers (name, api_endpoint, kind)
+        VALUES (%(id)s, 'http://127.0.0.1/v1', 'openai') RETURNING id
+    ), llm AS (
+        INSERT INTO llms (provider_id, llm_name) SELECT id, 'echo' FROM provider RETURNING id
+    ), chat AS (
+        INSERT INTO chats (title) VALUES ('Plans') RETURNING id
+    ), member AS (
+        INSERT INTO chat_members (chat_id, user_id) SELECT id, 1 FROM chat
+    )
+    INSERT INTO instructions (id, type, data, state, turn, user_ids, chat_id, deadline_at)
+    SELECT CAST(%(id)s AS uuid), 'LLM_RESPONSE_GENERATE',
+           jsonb_build_object('user_id', 1, 'chat_id', chat.id, 'llm_id', llm.id, 'user_input', 'Hi'),
+           'decoded', 'queued', '{1}', chat.id, now() + interval '1 minute'
+      FROM chat, llm
+"""
+
+
+def _turn(rows: Transaction) -> None:
+    """A turn that is claimed and answered, and its history; nothing of it stays."""
+    instruction_id = new_instruction_id()
+    rows({"id": str(instruction_id)}, _SCENE)
+    (claimed,) = straight_claim.claim(rows, [Claim(instruction_id, "bench")])
+    assert isinstance(claimed, tuple)
+    usage = Usage(1, 1, 2)
+    tail = Tail(2, [{"type": DELTA, "kind": "text", "text": "Hi"}], stored_deltas=False)
+    done = Performed(ChatAnswer("Hi", "stop", usage=usage), None, usage, tail)
+    settled = settlement(claimed[0], done, "Done.")
+    assert settled is not None
+    (ended,) = straight_settle.settle(rows, [settled])
+    assert ended is not None
+    chat = "SELECT active_message_id FROM chats WHERE title = 'Plans' ORDER BY id DESC LIMIT 1"
+    assert told_up_to(rows, [rows({}, chat)[0][0]], HISTORY_LENGTH)
+    raise _Undone
 
 
 def _plan(notices: list[str]) -> Plan:
