@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker import leases
 from llmchatlinker.after_commit import follow
+from llmchatlinker.db.driver import IN_THE_WAY
 from llmchatlinker.db.models import Instruction
 from llmchatlinker.db.sessions import database
-from llmchatlinker.db.together import IN_THE_WAY
 from llmchatlinker.envelope import failure, success
 from llmchatlinker.instructions import InstructionType
 from llmchatlinker.outcomes import commit_outcome

@@ -16,6 +16,9 @@ from sqlalchemy.orm import Session
 
 from llmchatlinker.db.prepared import prepared
 
+#: Two were at the same thing, or somebody's lock was waited for too long: the connection is sound.
+IN_THE_WAY = (errors.IntegrityError, errors.LockNotAvailable)
+
 
 class Rows(Protocol):
     """Runs statements in a transaction that is open; the same as ``rows`` without its session."""

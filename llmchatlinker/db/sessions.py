@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from llmchatlinker.db import bounds
-from llmchatlinker.db.driver import Transaction
+from llmchatlinker.db.driver import IN_THE_WAY, Transaction
 from llmchatlinker.db.prepared import prepared
 from llmchatlinker.errors import Unavailable
 from llmchatlinker.outages import Outage
@@ -122,8 +122,8 @@ class Database:
                 statements = Transaction(connection)
                 try:
                     result = work(statements)
-                except psycopg2.IntegrityError as error:
-                    failure = error  # two were at the same thing: the connection is sound
+                except IN_THE_WAY as error:
+                    failure = error
                 except psycopg2.Error:
                     raise
                 except Exception as error:

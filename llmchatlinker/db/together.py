@@ -15,10 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-import psycopg2
-from psycopg2 import errors
-
-from llmchatlinker.db.driver import Transaction
+from llmchatlinker.db.driver import IN_THE_WAY, Transaction
 from llmchatlinker.db.sessions import database
 from llmchatlinker.defects import log_defect
 
@@ -26,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 #: How many are done in one transaction: it holds the locks of all.
 AT_MOST = 32
-#: Two were at the same thing, or one had to wait for somebody's lock: not a defect.
-IN_THE_WAY = (psycopg2.IntegrityError, errors.LockNotAvailable)
 
 
 class PutOff:

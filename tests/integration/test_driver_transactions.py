@@ -101,6 +101,26 @@ def test_the_connection_stays_where_the_first_statement_breaks_a_constraint(
     assert pid(database) == before
 
 
+def test_the_connection_stays_where_a_lock_was_waited_for_too_long(database: Database) -> None:
+    database.statement(INSERT, {"name": "ada"})
+    lock = "SELECT FROM users FOR UPDATE"
+    waiting: list[int] = []
+
+    def waits(rows: Rows) -> None:
+        waiting.append(rows({}, "SELECT set_config('lock_timeout', '10ms', true)", PID)[0][0])
+        rows({}, lock)
+
+    def holds(rows: Rows) -> None:
+        rows({}, lock)
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            database.run_on_driver(waits)
+
+    database.run_on_driver(holds)
+
+    alive = "SELECT FROM pg_stat_activity WHERE pid = %(pid)s"
+    assert len(database.statement(alive, {"pid": waiting[0]})) == 1
+
+
 def test_a_process_that_is_told_to_stop_in_one_leaves_none_open(database: Database) -> None:
     before = pid(database)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import UUID
 
 import pytest
+from psycopg2 import errors
 
 from llmchatlinker.db.together import PUT_OFF
 from llmchatlinker.units import straight_claim, straight_settle
 from llmchatlinker.units.calling import Turn, call_provider
+from llmchatlinker.units.limits import Limit
 from llmchatlinker.units.straight_claim import Claim, Claimed
 from llmchatlinker.units.straight_settle import Settlement, settlement
 from tests.fixtures.configuration import Configure
@@ -160,6 +163,45 @@ def test_nobody_waits_for_a_user_who_is_being_deleted(scene: Scene) -> None:
     assert [item is None for item in found] == [True, False]
 
 
+@pytest.fixture
+def of_bob(scene: Scene) -> tuple[UUID, str]:
+    """A turn of somebody else's, and the name of his limit's lock."""
+    bob = scene.cycle.do("USER_CREATE", username="bob")["user"]["user_id"]
+    chat = scene.cycle.do("CHAT_CREATE", title="Bob's", user_ids=[bob])["chat"]["chat_id"]
+    return scene.decoded("Hello", user_id=bob, chat_id=chat), Limit("user", 16, user_id=bob).key
+
+
+LIMIT = "SELECT pg_advisory_xact_lock(hashtextextended(%(key)s, 0))"
+
+
+def test_a_limit_that_somebody_has_for_long_is_waited_for_by_nobody_else(
+    scene: Scene, of_bob: tuple[UUID, str]
+) -> None:
+    ids = [of_bob[0], *turns(scene, 2)]
+
+    with locked(scene, LIMIT, key=of_bob[1]), pytest.raises(errors.LockNotAvailable):
+        claim(scene, ids)
+
+    assert scene.cycle.count("attempts") == 0
+    assert None not in claim(scene, ids)
+
+
+def test_turns_are_answered_while_another_ones_limit_is_locked(
+    scene: Scene, of_bob: tuple[UUID, str]
+) -> None:
+    bobs, key = of_bob
+    ids = turns(scene, 3)
+
+    with ThreadPoolExecutor(4) as pool:
+        with locked(scene, LIMIT, key=key):
+            done = [pool.submit(scene.cycle.execute, i) for i in (bobs, *ids)]
+            assert [future.result(10) for future in done[1:]] == [True] * 3
+            assert not done[0].done()
+        assert done[0].result(10)
+
+    assert len(scene.provider.calls) == scene.cycle.count("attempts") == 4
+
+
 def test_what_cannot_be_asked_is_left_and_the_others_begin(scene: Scene) -> None:
     scene.cycle.do("LLM_UPDATE", llm_id=scene.llm_id, settings={"context_window": 100})
     long, short = turns(scene, 2)
@@ -190,17 +232,14 @@ def test_two_turns_with_the_same_stripe_of_a_limit_begin_one_after_the_other(
 
 
 def test_turns_that_a_limit_may_have_to_turn_away_are_left_and_the_others_begin(
-    scene: Scene, configure: Configure
+    scene: Scene, configure: Configure, of_bob: tuple[UUID, str]
 ) -> None:
     configure(user_concurrency=8)
-    bob = scene.cycle.do("USER_CREATE", username="bob")["user"]["user_id"]
-    chat = scene.cycle.do("CHAT_CREATE", title="Bob's", user_ids=[bob])["chat"]["chat_id"]
-    of_bob = scene.decoded("Hello", user_id=bob, chat_id=chat)
     *under_way, beyond = turns(scene, 6)
     for instruction_id in under_way:
         claimed(scene, [instruction_id])
 
-    assert [found is None for found in claim(scene, [beyond, of_bob])] == [True, False]
+    assert [found is None for found in claim(scene, [beyond, of_bob[0]])] == [True, False]
 
 
 def test_answers_are_settled_in_one_transaction(scene: Scene) -> None:
