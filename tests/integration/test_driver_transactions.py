@@ -117,8 +117,8 @@ def test_the_connection_stays_where_a_lock_was_waited_for_too_long(database: Dat
 
     database.run_on_driver(holds)
 
-    alive = "SELECT FROM pg_stat_activity WHERE pid = %(pid)s"
-    assert len(database.statement(alive, {"pid": waiting[0]})) == 1
+    alive = "SELECT pid FROM pg_stat_activity WHERE pid = %(pid)s"
+    assert database.statement(alive, {"pid": waiting[0]}) == [(waiting[0],)]
 
 
 def test_a_process_that_is_told_to_stop_in_one_leaves_none_open(database: Database) -> None:
