@@ -92,7 +92,8 @@ def test_spare_processes_are_of_each_unit() -> None:
 
 
 def test_brief_calls_are_bounded_by_the_interpreter_and_not_by_slots() -> None:
-    found = plan(Load(rate=200.0, call_seconds=0.01, concurrency=100))
+    load = Load(rate=200.0, call_seconds=0.01, concurrency=100)
+    found = plan(load, Costs(cycle=0.01, generation=2.0))  # 200 times 20 ms, two calls at a time
     generating = next(unit for unit in found.units if unit.queues == "llm.generate")
     assert generating.processes > 1
 
