@@ -7,7 +7,7 @@ Written by ``python -m benchmarks.report`` from ``benchmarks/results/``.
 #: CPU of worker processes for one cycle that reads.
 CYCLE = 0.0031
 #: The same for a generation, in cycles.
-GENERATION = 1.5
+GENERATION = 1.7
 CLIENT = 0.001
 RABBITMQ = 0.0025
 POSTGRESQL = 0.0014
