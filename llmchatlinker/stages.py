@@ -44,7 +44,7 @@ _READ = """
 """
 
 #: The same, and what is complete as it is goes on to its unit at once: most instructions name ids only.
-#: Their users and chat are in the row since it was submitted. Neither this nor ``_DECODED`` waits for
+#: Their users and chat are in the row since it was submitted. Neither this nor ``DECODED`` waits for
 #: the disk: what a crash of PostgreSQL forgets of them is done again (docs/adr/0039).
 _DECODE = """
     WITH decoded AS (
@@ -61,14 +61,6 @@ _DECODE = """
     "/* complete */",
     ", ".join(f"'{spec.name}'" for spec in INSTRUCTION_SET.values() if is_complete(spec.data)),
 )
-
-_DECODED = """
-    UPDATE instructions
-       SET data = %(data)s, user_ids = %(user_ids)s, chat_id = %(chat_id)s, state = 'decoded',
-           decoded_at = now(), published_at = now()
-     WHERE id = %(id)s AND state = 'submitted'
-    RETURNING set_config('synchronous_commit', 'off', true)
-"""
 
 
 def decode(instruction_id: uuid.UUID) -> bool:
@@ -101,7 +93,7 @@ def decode(instruction_id: uuid.UUID) -> bool:
         return closed.goes_on
     except Exception as error:
         return failed(instruction_id, "decode", error)
-    database().statement(_DECODED, values | id, prepare=True)
+    database().statement(straight.DECODED, values | id, prepare=True)
     return True
 
 

@@ -13,21 +13,28 @@ from llmchatlinker.instruction_data.fields import Data
 from llmchatlinker.instruction_data.llm import LLMResponseGenerate
 from llmchatlinker.units.turn_policies import policy_of
 
-#: As ``stages.decode`` writes what it has resolved, where there is nothing to resolve: the LLM is there,
-#: and of the provider that is named beside it, and the chat's policy is to wait.
-_DECODED = """
+#: What decoding writes, by compare-and-set; ``/* and */`` is where a further condition goes.
+DECODED = """
     UPDATE instructions
        SET data = %(data)s, user_ids = %(user_ids)s, chat_id = %(chat_id)s, state = 'decoded',
            decoded_at = now(), published_at = now()
-     WHERE id = %(id)s AND state = 'submitted'
+     WHERE id = %(id)s AND state = 'submitted' /* and */
+    RETURNING set_config('synchronous_commit', 'off', true)
+"""
+
+#: The same where there is nothing to resolve: the LLM is there, and of the provider that is named beside
+#: it, and the policy is to wait.
+_DECODED_TURN = DECODED.replace(
+    "/* and */",
+    """
        AND EXISTS (SELECT FROM llms
                     WHERE id = CAST(%(llm_id)s AS int)
                       AND provider_id = coalesce(CAST(%(provider_id)s AS int), provider_id))
        AND (CAST(%(policy)s AS text) = 'enqueue'
             OR coalesce((SELECT turn_policy FROM chats WHERE id = %(chat_id)s),
                         CAST(%(otherwise)s AS text)) = 'enqueue')
-    RETURNING set_config('synchronous_commit', 'off', true)
-"""
+    """,
+)
 
 
 def decode(data: Data, values_of: Callable[[Data], Mapping[str, Any]]) -> bool:
@@ -48,4 +55,4 @@ def decode(data: Data, values_of: Callable[[Data], Mapping[str, Any]]) -> bool:
         "otherwise": policy_of(data, None),
     }
     values = values_of(data.model_copy(update={"provider_id": None}))
-    return bool(database().statement(_DECODED, {**values, **more}, prepare=True))
+    return bool(database().statement(_DECODED_TURN, {**values, **more}, prepare=True))

@@ -7,6 +7,7 @@ import pytest
 from llmchatlinker import orchestrator, outcomes, stages
 from llmchatlinker.db.prepared import prepared
 from llmchatlinker.orchestrator import submit
+from llmchatlinker.units import straight
 from tests.fixtures.cycles import Cycle
 from tests.fixtures.scenes import Scene
 from tests.servers.provider import Exchange, echo
@@ -48,13 +49,24 @@ def test_a_stage_whose_commits_answer_is_lost_works_once(
 def test_a_decode_that_looks_something_up_works_once_too(cycle: Cycle, db: Proxy) -> None:
     cycle.do("USER_CREATE", username="ada")
     instruction_id = cycle.submit("CHAT_CREATE", title="Hello", usernames=["ada"])
-    db.lose_the_answer_to(run_of(stages._DECODED))
+    db.lose_the_answer_to(run_of(straight.DECODED))
 
     assert cycle.finish(instruction_id, "llmchatlinker.control.decode")
 
     assert db.cuts == 1
     assert cycle.envelope(instruction_id)["status"] == "success"
     assert cycle.count("chats") == 1
+
+
+def test_a_turn_whose_decode_is_not_answered_is_answered_once(scene: Scene, db: Proxy) -> None:
+    instruction_id = scene.submit("Hello")
+    db.lose_the_answer_to(run_of(straight._DECODED_TURN))
+
+    assert scene.cycle.finish(instruction_id, "llmchatlinker.control.decode")
+
+    assert db.cuts == 1
+    assert scene.cycle.envelope(instruction_id)["status"] == "success"
+    assert len(scene.provider.calls) == 1
 
 
 def test_a_list_whose_commits_answer_is_lost_is_done(cycle: Cycle, db: Proxy) -> None:

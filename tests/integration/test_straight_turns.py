@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from psycopg2 import errors
 
+from llmchatlinker.db.driver import Rows
 from llmchatlinker.db.together import PUT_OFF
 from llmchatlinker.units import straight_claim, straight_settle
 from llmchatlinker.units.calling import Turn, call_provider
@@ -59,8 +60,8 @@ def answered(works: list[Turn]) -> list[Settlement]:
 def settle(scene: Scene, settlements: list[Settlement]) -> list[bool]:
     """Settle them in one transaction; whether each was."""
 
-    def work(rows: object) -> list[bool]:
-        found = straight_settle.settle(rows, settlements)  # type: ignore[arg-type]
+    def work(rows: Rows) -> list[bool]:
+        found = straight_settle.settle(rows, settlements)
         return [aftermath is not None for aftermath in found]
 
     return scene.cycle.database.run_on_driver(work)
@@ -71,8 +72,8 @@ def locked(scene: Scene, statement: str, **values: object) -> Iterator[None]:
     """Somebody else holds the lock that the statement takes."""
     holds, done = threading.Event(), threading.Event()
 
-    def hold(rows: object) -> None:
-        rows(values, statement)  # type: ignore[operator]
+    def hold(rows: Rows) -> None:
+        rows(values, statement)
         holds.set()
         assert done.wait(10)
 

@@ -305,7 +305,8 @@ class PrivateRabbitMQ:
             except RabbitMQError as error:
                 if pause is None or _NOT_CONNECTED not in str(error):
                     raise
-                time.sleep(pause)  # the node is busy, or has not yet let go of the call before
+                # The node is busy, or has not yet let go of the call before; nothing tells when it has.
+                time.sleep(pause)
         if not said.startswith("{ok, "):
             raise RabbitMQError(f"RabbitMQ refused: {said}")
         return said.removeprefix("{ok, ").removesuffix("}")
